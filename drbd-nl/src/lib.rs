@@ -1,0 +1,1 @@
+//! DRBD generic netlink.

@@ -1,0 +1,2 @@
+//! The disk hotplug program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The nic hotplug program.
+fn main() {}

@@ -1,0 +1,8 @@
+//! Live migration of Xen domains between hosts whose disks are replicated by DRBD.
+//!
+//! The modules stand in the order in which a migration passes through them; ARCHITECTURE.md tells one `migrate` call
+//! from end to end. The library never prints and never exits.
+
+pub mod ids;
+pub mod replication;
+pub mod toolstack;

@@ -1,0 +1,135 @@
+//! What a migration needs of a toolstack, and no more: the seam between the story and Xen.
+//!
+//! `xen::Context` implements it by libxenlight; tests and other hypervisor tooling implement it too.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::DomId;
+
+/// What a domain is doing (libxl.h, `libxl_dominfo`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// It has a virtual CPU that runs or is blocked waiting for an event.
+    Running,
+    /// Its virtual CPUs are paused by the toolstack.
+    Paused,
+    /// It suspended itself on request: its memory is at rest (`SHUTDOWN_suspend`).
+    Suspended,
+    /// It shut down, crashed or rebooted and waits to be destroyed.
+    Shutdown,
+    /// It is being torn down.
+    Dying,
+}
+
+/// One domain as the hypervisor and xenstore show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Its number on this host.
+    pub domid: DomId,
+    /// Its name in xenstore, empty while it is being made.
+    pub name: String,
+    /// Its UUID, the same on both hosts of a migration.
+    pub uuid: uuid::Uuid,
+    /// What it is doing.
+    pub state: RunState,
+    /// Memory that it holds now, in KiB.
+    pub memory_kib: u64,
+    /// The most memory it may hold, in KiB.
+    pub memory_max_kib: u64,
+    /// Virtual CPUs that are online.
+    pub vcpus: u32,
+    /// Processor time that it has used.
+    pub cpu_time: Duration,
+}
+
+/// One step of the memory stream's progress (libxc, "Frames iteration N").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamProgress {
+    /// The round, from 0: the first sends all pages, each later one what was dirtied during the one before.
+    pub round: u32,
+    /// Pages of this round that have been sent.
+    pub done: u64,
+    /// Pages that this round has to send.
+    pub total: u64,
+}
+
+/// Called on any thread while a stream is on its way; must not block.
+pub type OnProgress = Arc<dyn Fn(StreamProgress) + Send + Sync>;
+
+/// Stops a running save or restore from another thread. The operation may complete all the same.
+pub trait Abort: Send + Sync {
+    /// Asks the operation to stop; idempotent, and without effect when it has ended.
+    fn abort(&self);
+}
+
+/// A toolstack's error: one clause, with what the toolstack itself said last.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The verbs that a migration uses.
+///
+/// All calls block until the operation has ended. A domain configuration travels as libxl's own JSON text
+/// (`libxl_domain_config_to_json`); [`crate::plan`] reads from it what a migration must know.
+pub trait Toolstack: Send + Sync {
+    /// All domains of this host, dom0 included, by domid.
+    fn domains(&self) -> Result<Vec<Domain>, Error>;
+
+    /// One domain, or `None` when no domain has that number.
+    fn domain(&self, domid: DomId) -> Result<Option<Domain>, Error>;
+
+    /// The configuration of a running domain, with what was changed since it was started.
+    fn config(&self, domid: DomId) -> Result<String, Error>;
+
+    /// Free memory in KiB that a new domain could use, dom0's possible ballooning not counted.
+    fn free_memory_kib(&self) -> Result<u64, Error>;
+
+    /// Why a live migration of this type of domain cannot work here, if the hypervisor says so (no log-dirty mode).
+    fn live_migration_obstacle(&self, domid: DomId) -> Result<Option<String>, Error>;
+
+    /// Streams the running domain to `fd` until it is suspended and all is sent (`libxl_domain_suspend`, live).
+    ///
+    /// `handle` is called once, before anything is sent, with what aborts the operation.
+    ///
+    /// # Errors
+    /// The domain may then run or be suspended: look. Log-dirty mode is off again.
+    fn save(
+        &self,
+        domid: DomId,
+        fd: BorrowedFd<'_>,
+        progress: OnProgress,
+        handle: &dyn Fn(Arc<dyn Abort>),
+    ) -> Result<(), Error>;
+
+    /// Makes a domain, paused, from the stream that `fd` gives; reads exactly to its end (`libxl_domain_create_restore`).
+    ///
+    /// `config` is libxl's JSON; the domain gets the name that stands in it.
+    ///
+    /// # Errors
+    /// What had been made of the domain is destroyed.
+    fn restore(
+        &self,
+        config: &str,
+        fd: BorrowedFd<'_>,
+        progress: OnProgress,
+        handle: &dyn Fn(Arc<dyn Abort>),
+    ) -> Result<DomId, Error>;
+
+    /// Lets a suspended domain go on in place, its devices as they were (`libxl_domain_resume`, cooperative).
+    ///
+    /// # Errors
+    /// Refused, with nothing changed, when the domain is not suspended.
+    fn resume(&self, domid: DomId) -> Result<(), Error>;
+
+    /// Renames a domain if it still has the name `old` and nobody on this host has the name `new`.
+    fn rename(&self, domid: DomId, old: &str, new: &str) -> Result<(), Error>;
+
+    /// Lets a paused domain run.
+    fn unpause(&self, domid: DomId) -> Result<(), Error>;
+
+    /// Destroys a domain and removes its devices.
+    fn destroy(&self, domid: DomId) -> Result<(), Error>;
+}

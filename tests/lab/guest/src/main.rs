@@ -1,0 +1,2 @@
+//! The guest workload.
+fn main() {}

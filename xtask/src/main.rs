@@ -1,0 +1,2 @@
+//! The entry points of the repository.
+fn main() {}
