@@ -4,5 +4,8 @@
 //! from end to end. The library never prints and never exits.
 
 pub mod ids;
+pub mod protocol;
 pub mod replication;
 pub mod toolstack;
+pub mod transport;
+pub mod xen;

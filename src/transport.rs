@@ -1,0 +1,309 @@
+//! The relocation connection: frames before and after the memory stream, on one TCP socket.
+//!
+//! A reader of frames never reads ahead: the byte after the frame that opens the stream belongs to libxl. No
+//! `SO_RCVTIMEO` or `SO_SNDTIMEO` is ever set, since libxc takes EAGAIN as fatal; frames are awaited with poll, and a
+//! peer that vanished during the stream is found by keepalive and `TCP_USER_TIMEOUT`.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::{getsockopt_impl, sockopt_impl};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::protocol::{self, HEADER_LEN, Header, Message};
+
+/// How long data may stay unacknowledged before the kernel gives the connection up.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// Idle time before the first keepalive probe, and the time between probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Probes without an answer before the connection is dead.
+pub const KEEPALIVE_PROBES: u32 = 6;
+
+/// What can go wrong on the connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name has no address.
+    #[error("Host name {host} cannot be resolved")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// Nobody answers.
+    #[error("{address} does not accept a relocation connection")]
+    Connect {
+        /// The address that was tried last.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The other side closed the connection.
+    #[error("The connection was closed by the other side")]
+    Closed,
+    /// The connection broke.
+    #[error("The connection broke")]
+    Io(#[from] io::Error),
+    /// Nothing came in time.
+    #[error("Nothing came within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// What came is not the protocol.
+    #[error(transparent)]
+    Protocol(#[from] protocol::Error),
+}
+
+/// One end of a relocation connection.
+#[derive(Debug)]
+pub struct Channel {
+    stream: TcpStream,
+}
+
+impl Channel {
+    /// Connects to the relocation port of `host`, trying each of its addresses within `timeout` each.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`], or [`Error::Connect`] for the last address.
+    pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Channel, Error> {
+        let addresses = (host, port)
+            .to_socket_addrs()
+            .map_err(|source| Error::Resolve { host: host.into(), source })?;
+        let mut last = Error::Resolve { host: host.into(), source: io::ErrorKind::NotFound.into() };
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => return Channel::adopt(stream),
+                Err(source) => last = Error::Connect { address, source },
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes a connected socket and sets what the protocol needs on it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the socket refuses an option.
+    pub fn adopt(stream: TcpStream) -> Result<Channel, Error> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_INTERVAL)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+        Ok(Channel { stream })
+    }
+
+    /// A second handle on the same connection, for the thread that listens while libxl writes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when no descriptor is free.
+    pub fn try_clone(&self) -> Result<Channel, Error> {
+        Ok(Channel { stream: self.stream.try_clone()? })
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the connection is gone.
+    pub fn peer(&self) -> Result<SocketAddr, Error> {
+        Ok(self.stream.peer_addr()?)
+    }
+
+    /// Bytes that the kernel has sent and had acknowledged on this connection, and bytes received (`TCP_INFO`).
+    pub fn bytes(&self) -> TcpBytes {
+        tcp_bytes(self.stream.as_fd()).unwrap_or_default()
+    }
+
+    /// Sends one message within `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Io`], [`Error::Protocol`] when it is too long.
+    pub fn send(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), Error> {
+        let message = message.into();
+        tracing::debug!(message = message.name(), "sent");
+        self.write_all(&protocol::encode(&message)?, Deadline::after(timeout))
+    }
+
+    /// Receives one message within `timeout`, and not a byte more.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Closed`], [`Error::Io`], [`Error::Protocol`].
+    pub fn receive(&self, timeout: Duration) -> Result<Message, Error> {
+        let deadline = Deadline::after(timeout);
+        let mut header = [0; HEADER_LEN];
+        self.read_exact(&mut header, deadline)?;
+        let header = Header::parse(header)?;
+        let mut payload = vec![0; header.len];
+        self.read_exact(&mut payload, deadline)?;
+        let message = protocol::decode(header, &payload)?;
+        tracing::debug!(message = message.name(), "received");
+        Ok(message)
+    }
+
+    /// Waits until something can be read or the connection has ended; false when `timeout` passed first.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn wait_readable(&self, timeout: Duration) -> Result<bool, Error> {
+        match self.wait(PollFlags::POLLIN, Deadline::after(timeout)) {
+            Ok(()) => Ok(true),
+            Err(Error::Timeout(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says that nothing more will be sent, and reads away what the other side still sends, so that our last message
+    /// is not lost to a reset. Bounded by `timeout`.
+    pub fn finish(&self, timeout: Duration) {
+        let deadline = Deadline::after(timeout);
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        let mut waste = vec![0; 64 << 10];
+        while self.read_some(&mut waste, deadline).is_ok() {}
+    }
+
+    fn read_exact(&self, mut buffer: &mut [u8], deadline: Deadline) -> Result<(), Error> {
+        while !buffer.is_empty() {
+            let n = self.read_some(buffer, deadline)?;
+            buffer = &mut buffer[n..];
+        }
+        Ok(())
+    }
+
+    fn read_some(&self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, Error> {
+        loop {
+            self.wait(PollFlags::POLLIN, deadline)?;
+            match recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(n) => return Ok(n),
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(errno) => return Err(Error::Io(errno.into())),
+            }
+        }
+    }
+
+    fn write_all(&self, mut bytes: &[u8], deadline: Deadline) -> Result<(), Error> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        while !bytes.is_empty() {
+            self.wait(PollFlags::POLLOUT, deadline)?;
+            match send(self.stream.as_raw_fd(), bytes, flags) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(errno) => return Err(Error::Io(errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, events: PollFlags, deadline: Deadline) -> Result<(), Error> {
+        loop {
+            let mut fds = [PollFd::new(self.stream.as_fd(), events)];
+            match poll(&mut fds, deadline.remaining()?) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(Error::Io(errno.into())),
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// What TCP has moved on one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpBytes {
+    /// Bytes sent and acknowledged.
+    pub acknowledged: u64,
+    /// Bytes received.
+    pub received: u64,
+}
+
+/// The moment at which a wait ends, and how long the wait was to be.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    fn after(timeout: Duration) -> Deadline {
+        Deadline { at: Instant::now() + timeout, timeout }
+    }
+
+    /// The time left for poll, rounded up to a millisecond.
+    fn remaining(self) -> Result<PollTimeout, Error> {
+        let left = self.at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::Timeout(self.timeout));
+        }
+        Ok(PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX))
+    }
+}
+
+/// The head of the kernel's `struct tcp_info` (linux/tcp.h) as 64-bit words, up to the byte counters; the kernel
+/// truncates what it returns to the length asked for.
+type TcpInfoHead = [u64; 17];
+const BYTES_ACKED: usize = 15;
+const BYTES_RECEIVED: usize = 16;
+
+sockopt_impl!(
+    /// `TCP_INFO`, see [`TcpInfoHead`].
+    TcpInfo, GetOnly, nix::libc::IPPROTO_TCP, nix::libc::TCP_INFO, TcpInfoHead
+);
+
+fn tcp_bytes(fd: BorrowedFd<'_>) -> Option<TcpBytes> {
+    let head = nix::sys::socket::getsockopt(&fd, TcpInfo).ok()?;
+    Some(TcpBytes { acknowledged: head[BYTES_ACKED], received: head[BYTES_RECEIVED] })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::protocol::{Go, Stream};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn pair() -> (Channel, Channel) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let port = listener.local_addr().expect("bound").port();
+        let source = Channel::connect("127.0.0.1", port, SOON).expect("connects");
+        let (accepted, _) = listener.accept().expect("accepts");
+        (source, Channel::adopt(accepted).expect("adopts"))
+    }
+
+    #[test]
+    fn a_frame_is_read_to_its_last_byte_and_no_further() {
+        let (source, destination) = pair();
+        source.send(Stream {}, SOON).expect("sends");
+        source.write_all(b"memory", Deadline::after(SOON)).expect("writes");
+        source.send(Go {}, SOON).expect("sends");
+        assert_eq!(destination.receive(SOON).expect("a frame"), Stream {}.into());
+        let mut raw = [0; 6];
+        (&destination.stream).read_exact(&mut raw).expect("the stream");
+        assert_eq!(&raw, b"memory");
+        assert_eq!(destination.receive(SOON).expect("a frame"), Go {}.into());
+        assert_eq!(destination.bytes().received, 8 + 2 + 6 + 8 + 2);
+    }
+
+    #[test]
+    fn silence_and_a_closed_connection_are_told_apart() {
+        let (source, destination) = pair();
+        let silent = destination.receive(Duration::from_millis(1));
+        assert!(matches!(silent, Err(Error::Timeout(_))), "{silent:?}");
+        drop(source);
+        let closed = destination.receive(SOON);
+        assert!(matches!(closed, Err(Error::Closed)), "{closed:?}");
+    }
+}
