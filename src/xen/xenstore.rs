@@ -1,0 +1,571 @@
+//! Xenstore, by libxenstore: read, write, transactions, and waiting for a change with a deadline.
+//!
+//! A hotplug program links this and nothing else of Xen. Calls are short round trips to the xenstore daemon and have no
+//! limit of their own: when the daemon hangs, dom0 hangs.
+
+use std::ffi::{CStr, CString, c_char, c_uint, c_void};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use xen_sys as sys;
+
+/// How often a transaction is tried again when others change what it has read. Dozens of conflicts in a row mean a daemon in trouble.
+pub const TRANSACTION_TRIES_MAX: u32 = 100;
+
+/// A connection to the xenstore daemon. Threads may share it (xs.c locks each request), but one thread at a time may wait for
+/// watches: an event goes to whoever asks first.
+#[derive(Debug)]
+pub struct Xenstore(NonNull<sys::xs_handle>);
+
+// SAFETY: libxenstore is built with threads and takes its own locks around requests and the watch queue (tools/libs/store/xs.c, struct xs_handle).
+unsafe impl Send for Xenstore {}
+// SAFETY: as for Send.
+unsafe impl Sync for Xenstore {}
+
+/// Xenstore refused, or is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection: the daemon does not run, or this is not a Xen host.
+    #[error("Xenstore cannot be opened")]
+    Open {
+        /// What the last attempt ran into.
+        #[source]
+        errno: Errno,
+    },
+    /// A request failed.
+    #[error("Xenstore {operation} of {path} failed")]
+    Request {
+        /// The operation, as one word.
+        operation: &'static str,
+        /// What it was about.
+        path: String,
+        /// What the daemon answered.
+        #[source]
+        errno: Errno,
+    },
+    /// Others kept changing what the transaction had read.
+    #[error("Xenstore transaction met a conflict {TRANSACTION_TRIES_MAX} times")]
+    Conflict,
+    /// A path or value that cannot be sent because of a NUL byte in it.
+    #[error("Xenstore path {path:?} contains a NUL byte")]
+    Nul {
+        /// The path.
+        path: String,
+    },
+}
+
+impl Error {
+    /// The errno that the daemon answered, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open { errno } | Self::Request { errno, .. } => Some(*errno),
+            Self::Conflict | Self::Nul { .. } => None,
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// A watch that has fired. Each watch fires once right after it was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchEvent {
+    /// The node that changed: the watched path or something below it.
+    pub path: String,
+    /// What the watch was set with.
+    pub token: String,
+}
+
+impl Xenstore {
+    /// Connects to the daemon of this host.
+    ///
+    /// # Errors
+    /// [`Error::Open`] when there is none.
+    pub fn open() -> Result<Self> {
+        // SAFETY: no pointers in (xenstore.h, xs_open); the result is closed by Drop.
+        let handle = unsafe { sys::xs_open(0) };
+        NonNull::new(handle).map(Self).ok_or_else(|| Error::Open {
+            errno: Errno::last(),
+        })
+    }
+
+    /// The value of a node, or `None` when there is no such node. Bytes that are not UTF-8 are replaced.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for anything but a missing node.
+    pub fn read(&self, path: &str) -> Result<Option<String>> {
+        self.outside().read(path)
+    }
+
+    /// Sets the value of a node, making it and its parents where they are missing.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub fn write(&self, path: &str, value: &str) -> Result<()> {
+        self.outside().write(path, value)
+    }
+
+    /// Makes an empty node; nothing happens when it exists.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub fn mkdir(&self, path: &str) -> Result<()> {
+        self.outside().mkdir(path)
+    }
+
+    /// Removes a node and all below it; nothing happens when it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub fn rm(&self, path: &str) -> Result<()> {
+        self.outside().rm(path)
+    }
+
+    /// The names of a node's children; none when the node is missing.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for anything but a missing node.
+    pub fn directory(&self, path: &str) -> Result<Vec<String>> {
+        self.outside().directory(path)
+    }
+
+    /// Runs `body` in a transaction and commits it when it returns `Ok`, else drops all it did. `body` is run again, from the
+    /// start, when somebody has changed in the meantime what it had read.
+    ///
+    /// # Errors
+    /// What `body` returns; [`Error::Conflict`] after [`TRANSACTION_TRIES_MAX`] tries.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        mut body: impl FnMut(&Transaction<'_>) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        for _ in 0..TRANSACTION_TRIES_MAX {
+            let transaction = self.begin()?;
+            let result = body(&transaction);
+            match (transaction.end(result.is_ok()), result) {
+                (_, Err(error)) => return Err(error),
+                (Ok(()), Ok(value)) => return Ok(value),
+                (Err(Errno::EAGAIN), Ok(_)) => {}
+                (Err(errno), Ok(_)) => return Err(request("transaction", "/", errno).into()),
+            }
+        }
+        Err(Error::Conflict.into())
+    }
+
+    /// Sets a watch on a node and all below it. `token` comes back with each event.
+    ///
+    /// # Errors
+    /// [`Error::Request`], with `EEXIST` when the same watch is set already.
+    pub fn watch(&self, path: &str, token: &str) -> Result<()> {
+        let (c_path, c_token) = (c_string(path)?, c_string(token)?);
+        // SAFETY: the handle is open while self lives; both strings are NUL-terminated and only read (xenstore.h, xs_watch).
+        let done = unsafe { sys::xs_watch(self.0.as_ptr(), c_path.as_ptr(), c_token.as_ptr()) };
+        check_errno(done, "watch", path)
+    }
+
+    /// Removes a watch. Events that had fired before may still come.
+    ///
+    /// # Errors
+    /// [`Error::Request`], with `ENOENT` when there is no such watch.
+    pub fn unwatch(&self, path: &str, token: &str) -> Result<()> {
+        let (c_path, c_token) = (c_string(path)?, c_string(token)?);
+        // SAFETY: as in watch (xenstore.h, xs_unwatch).
+        let done = unsafe { sys::xs_unwatch(self.0.as_ptr(), c_path.as_ptr(), c_token.as_ptr()) };
+        check_errno(done, "unwatch", path)
+    }
+
+    /// Waits for the next watch to fire; `None` when the deadline passes first.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the connection is lost.
+    pub fn wait(&self, deadline: Instant) -> Result<Option<WatchEvent>> {
+        loop {
+            if let Some(event) = self.next_event()? {
+                return Ok(Some(event));
+            }
+            if !self.poll(deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits until `look` finds what it looks for, looking again whenever something at or below one of `paths` changes. `None` when the
+    /// deadline passes first. Must not run beside another wait on the same connection.
+    ///
+    /// # Errors
+    /// What `look` returns; [`Error::Request`].
+    pub fn wait_until<T, E: From<Error>>(
+        &self,
+        paths: &[&str],
+        deadline: Instant,
+        look: impl FnMut(&Self) -> std::result::Result<Option<T>, E>,
+    ) -> std::result::Result<Option<T>, E> {
+        let token = format!("bascule-wait-{:p}", std::ptr::from_ref(&deadline));
+        let set = paths
+            .iter()
+            .map(|path| Watching::new(self, path, &token))
+            .collect::<Result<Vec<_>>>()?;
+        let found = self.look_until(deadline, look);
+        drop(set);
+        found
+    }
+
+    fn look_until<T, E: From<Error>>(
+        &self,
+        deadline: Instant,
+        mut look: impl FnMut(&Self) -> std::result::Result<Option<T>, E>,
+    ) -> std::result::Result<Option<T>, E> {
+        loop {
+            if let Some(found) = look(self)? {
+                return Ok(Some(found));
+            }
+            if self.wait(deadline)?.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn next_event(&self) -> Result<Option<WatchEvent>> {
+        // SAFETY: the handle is open while self lives; the result is one malloc'd block, freed below (xenstore.h, xs_check_watch).
+        let strings = unsafe { sys::xs_check_watch(self.0.as_ptr()) };
+        let Some(strings) = Malloced::new(strings) else {
+            return match Errno::last() {
+                Errno::EAGAIN => Ok(None),
+                errno => Err(request("wait", "watches", errno)),
+            };
+        };
+        // SAFETY: on success [0] is the path and [1] the token, both valid C strings inside the block (xenstore.h).
+        let [path, token] = unsafe { strings.0.cast::<[*const c_char; 2]>().read() };
+        Ok(Some(WatchEvent {
+            path: text(path),
+            token: text(token),
+        }))
+    }
+
+    /// Waits until a watch may have fired; false when the deadline has passed.
+    fn poll(&self, deadline: Instant) -> Result<bool> {
+        // SAFETY: the handle is open while self lives (xenstore.h, xs_fileno).
+        let fd = unsafe { sys::xs_fileno(self.0.as_ptr()) };
+        // SAFETY: the descriptor is the handle's own pipe and stays open while self is borrowed (xs.c, watch_pipe).
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left =
+            PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, left) {
+            Ok(0) => Ok(Instant::now() < deadline),
+            Ok(_) | Err(Errno::EINTR) => Ok(true),
+            Err(errno) => Err(request("wait", "watches", errno)),
+        }
+    }
+
+    fn begin(&self) -> Result<Transaction<'_>> {
+        // SAFETY: the handle is open while self lives; the id is ended exactly once, by end or Drop (xenstore.h).
+        let id = unsafe { sys::xs_transaction_start(self.0.as_ptr()) };
+        if id == sys::XBT_NULL {
+            return Err(request("transaction", "/", Errno::last()));
+        }
+        Ok(Transaction { xenstore: self, id })
+    }
+
+    /// What a request outside of any transaction is made with.
+    fn outside(&self) -> Transaction<'_> {
+        Transaction {
+            xenstore: self,
+            id: sys::XBT_NULL,
+        }
+    }
+}
+
+impl Drop for Xenstore {
+    fn drop(&mut self) {
+        // SAFETY: open returned it and nothing else closes it (xenstore.h, xs_close).
+        unsafe { sys::xs_close(self.0.as_ptr()) }
+    }
+}
+
+/// A transaction under way: what it reads and writes is seen by others all at once, or not at all.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    xenstore: &'a Xenstore,
+    id: sys::xs_transaction_t,
+}
+
+impl Transaction<'_> {
+    /// As [`Xenstore::read`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(&self, path: &str) -> Result<Option<String>> {
+        let (c_path, mut length) = (c_string(path)?, 0);
+        // SAFETY: the handle is open, the path NUL-terminated, the length ours to write; the result is malloc'd (xenstore.h, xs_read).
+        let value =
+            unsafe { sys::xs_read(self.handle(), self.id, c_path.as_ptr(), &raw mut length) };
+        let Some(value) = Malloced::new(value) else {
+            return missing_is("read", path, None);
+        };
+        // SAFETY: the block holds `length` bytes and a NUL after them (xenstore.h, xs_read).
+        let bytes =
+            unsafe { std::slice::from_raw_parts(value.0.as_ptr().cast::<u8>(), length as usize) };
+        Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    /// As [`Xenstore::write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&self, path: &str, value: &str) -> Result<()> {
+        let c_path = c_string(path)?;
+        let length =
+            c_uint::try_from(value.len()).map_err(|_| request("write", path, Errno::E2BIG))?;
+        let data = value.as_ptr().cast::<c_void>();
+        // SAFETY: the handle is open, the path NUL-terminated, `data` readable for `length` bytes (xenstore.h, xs_write).
+        let done = unsafe { sys::xs_write(self.handle(), self.id, c_path.as_ptr(), data, length) };
+        check_errno(done, "write", path)
+    }
+
+    /// As [`Xenstore::mkdir`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mkdir(&self, path: &str) -> Result<()> {
+        let c_path = c_string(path)?;
+        // SAFETY: the handle is open and the path NUL-terminated (xenstore.h, xs_mkdir).
+        let done = unsafe { sys::xs_mkdir(self.handle(), self.id, c_path.as_ptr()) };
+        check_errno(done, "mkdir", path)
+    }
+
+    /// As [`Xenstore::rm`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rm(&self, path: &str) -> Result<()> {
+        let c_path = c_string(path)?;
+        // SAFETY: the handle is open and the path NUL-terminated (xenstore.h, xs_rm).
+        let done = unsafe { sys::xs_rm(self.handle(), self.id, c_path.as_ptr()) };
+        if done {
+            Ok(())
+        } else {
+            missing_is("rm", path, ())
+        }
+    }
+
+    /// As [`Xenstore::directory`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn directory(&self, path: &str) -> Result<Vec<String>> {
+        let (c_path, mut count) = (c_string(path)?, 0);
+        // SAFETY: the handle is open, the path NUL-terminated, the count ours to write; the result is one malloc'd block (xenstore.h, xs_directory).
+        let names =
+            unsafe { sys::xs_directory(self.handle(), self.id, c_path.as_ptr(), &raw mut count) };
+        let Some(names) = Malloced::new(names) else {
+            return missing_is("directory", path, Vec::new());
+        };
+        // SAFETY: the block begins with `count` pointers to C strings inside it (xenstore.h, xs_directory).
+        let names = unsafe {
+            std::slice::from_raw_parts(names.0.as_ptr().cast::<*const c_char>(), count as usize)
+        };
+        Ok(names.iter().map(|name| text(*name)).collect())
+    }
+
+    fn handle(&self) -> *mut sys::xs_handle {
+        self.xenstore.0.as_ptr()
+    }
+
+    fn end(mut self, commit: bool) -> std::result::Result<(), Errno> {
+        let id = std::mem::replace(&mut self.id, sys::XBT_NULL);
+        // SAFETY: the id came from begin and is ended only here: Drop sees XBT_NULL (xenstore.h, xs_transaction_end).
+        let done = unsafe { sys::xs_transaction_end(self.handle(), id, !commit) };
+        if done { Ok(()) } else { Err(Errno::last()) }
+    }
+}
+
+/// A transaction that a panic leaves behind would block the daemon's commits: it is abandoned.
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.id != sys::XBT_NULL {
+            // SAFETY: as in end.
+            unsafe { sys::xs_transaction_end(self.handle(), self.id, true) };
+        }
+    }
+}
+
+/// One watch, removed when it goes.
+struct Watching<'a> {
+    xenstore: &'a Xenstore,
+    path: &'a str,
+    token: &'a str,
+}
+
+impl<'a> Watching<'a> {
+    fn new(xenstore: &'a Xenstore, path: &'a str, token: &'a str) -> Result<Self> {
+        xenstore.watch(path, token)?;
+        Ok(Self {
+            xenstore,
+            path,
+            token,
+        })
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.xenstore.unwatch(self.path, self.token) {
+            tracing::debug!(path = self.path, %error, "watch not removed");
+        }
+    }
+}
+
+/// A block that C allocated for us.
+struct Malloced(NonNull<c_void>);
+
+impl Malloced {
+    fn new<T>(pointer: *mut T) -> Option<Self> {
+        NonNull::new(pointer.cast()).map(Self)
+    }
+}
+
+impl Drop for Malloced {
+    fn drop(&mut self) {
+        // SAFETY: libxenstore's results are malloc'd and ours to free, once (xenstore.h).
+        unsafe { libc::free(self.0.as_ptr()) }
+    }
+}
+
+/// Xenstore's convention: false, and errno says why.
+fn check_errno(done: bool, operation: &'static str, path: &str) -> Result<()> {
+    if done {
+        Ok(())
+    } else {
+        Err(request(operation, path, Errno::last()))
+    }
+}
+
+/// The same where a missing node is no error.
+fn missing_is<T>(operation: &'static str, path: &str, missing: T) -> Result<T> {
+    match Errno::last() {
+        Errno::ENOENT => Ok(missing),
+        errno => Err(request(operation, path, errno)),
+    }
+}
+
+fn request(operation: &'static str, path: &str, errno: Errno) -> Error {
+    Error::Request {
+        operation,
+        path: path.to_owned(),
+        errno,
+    }
+}
+
+fn c_string(path: &str) -> Result<CString> {
+    CString::new(path).map_err(|_| Error::Nul {
+        path: path.to_owned(),
+    })
+}
+
+/// A C string inside a block that lives on.
+fn text(pointer: *const c_char) -> String {
+    // SAFETY: callers pass pointers that libxenstore documents as valid C strings (xenstore.h).
+    let string = unsafe { CStr::from_ptr(pointer) };
+    string.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const ROOT: &str = "/bascule-test";
+
+    /// Needs no Xen: `xenstored --no-domain-init` will do.
+    fn open() -> Xenstore {
+        let xenstore = Xenstore::open().expect("a xenstore daemon");
+        xenstore.rm(ROOT).expect("rm");
+        xenstore
+    }
+
+    #[test]
+    #[ignore = "needs a xenstore daemon"]
+    fn nodes_come_and_go() {
+        let xenstore = open();
+        let path = &format!("{ROOT}/a/b");
+        assert_eq!(xenstore.read(path).expect("read"), None);
+        xenstore.write(path, "wert").expect("write");
+        assert_eq!(xenstore.read(path).expect("read").as_deref(), Some("wert"));
+        xenstore.write(path, "").expect("write");
+        assert_eq!(xenstore.read(path).expect("read").as_deref(), Some(""));
+        xenstore.mkdir(&format!("{ROOT}/a/c")).expect("mkdir");
+        assert_eq!(
+            xenstore.directory(&format!("{ROOT}/a")).expect("directory"),
+            ["b", "c"]
+        );
+        xenstore.rm(ROOT).expect("rm");
+        assert!(xenstore.directory(ROOT).expect("directory").is_empty());
+        let refused = xenstore.read("//bad//path").expect_err("a bad path");
+        assert_eq!(refused.errno(), Some(Errno::EINVAL));
+    }
+
+    #[test]
+    #[ignore = "needs a xenstore daemon"]
+    fn transaction_is_tried_again_and_bounded() {
+        let (xenstore, other) = (open(), Xenstore::open().expect("open"));
+        let path = &format!("{ROOT}/counter");
+        let mut runs = 0;
+        let seen: Result<_> = xenstore.transaction(|t| {
+            runs += 1;
+            let seen = t.read(path)?;
+            if runs == 1 {
+                other.write(path, "7")?;
+            }
+            t.write(path, "8")?;
+            Ok(seen)
+        });
+        assert_eq!((seen.expect("commit").as_deref(), runs), (Some("7"), 2));
+
+        let endless: Result<()> = xenstore.transaction(|t| {
+            t.read(path)?;
+            other.write(path, "9")?;
+            t.write(path, "10")
+        });
+        assert!(matches!(endless, Err(Error::Conflict)));
+        let failed: Result<()> = xenstore.transaction(|t| {
+            t.write(path, "11")?;
+            Err(Error::Conflict)
+        });
+        assert!(failed.is_err());
+        assert_eq!(xenstore.read(path).expect("read").as_deref(), Some("9"));
+    }
+
+    #[test]
+    #[ignore = "needs a xenstore daemon"]
+    fn wait_sees_a_change_and_keeps_its_deadline() {
+        let xenstore = open();
+        let path = &format!("{ROOT}/state");
+        let look = |xs: &Xenstore| -> Result<Option<String>> { xs.read(path) };
+        let start = Instant::now();
+        let nothing = xenstore.wait_until(&[path], start + Duration::from_millis(200), look);
+        assert_eq!(nothing.expect("wait"), None);
+        assert!(start.elapsed() >= Duration::from_millis(200));
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                Xenstore::open()
+                    .expect("open")
+                    .write(path, "4")
+                    .expect("write");
+            });
+            let found =
+                xenstore.wait_until(&[path], Instant::now() + Duration::from_secs(10), look);
+            assert_eq!(found.expect("wait").as_deref(), Some("4"));
+        });
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused() {
+        assert!(matches!(c_string("/a\0b"), Err(Error::Nul { .. })));
+    }
+}
