@@ -3,7 +3,7 @@
 //! A hotplug program links this and nothing else of Xen. Calls are short round trips to the xenstore daemon and have no
 //! limit of their own: when the daemon hangs, dom0 hangs.
 
-use std::ffi::{CStr, CString, c_char, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::time::Instant;
@@ -11,6 +11,10 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xen_sys as sys;
+
+pub use self::transaction::Transaction;
+
+mod transaction;
 
 /// How often a transaction is tried again when others change what it has read. Dozens of conflicts in a row mean a daemon in trouble.
 pub const TRANSACTION_TRIES_MAX: u32 = 100;
@@ -142,7 +146,7 @@ impl Xenstore {
         mut body: impl FnMut(&Transaction<'_>) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
         for _ in 0..TRANSACTION_TRIES_MAX {
-            let transaction = self.begin()?;
+            let transaction = Transaction::begin(self)?;
             let result = body(&transaction);
             match (transaction.end(result.is_ok()), result) {
                 (_, Err(error)) => return Err(error),
@@ -261,21 +265,9 @@ impl Xenstore {
         }
     }
 
-    fn begin(&self) -> Result<Transaction<'_>> {
-        // SAFETY: the handle is open while self lives; the id is ended exactly once, by end or Drop (xenstore.h).
-        let id = unsafe { sys::xs_transaction_start(self.0.as_ptr()) };
-        if id == sys::XBT_NULL {
-            return Err(request("transaction", "/", Errno::last()));
-        }
-        Ok(Transaction { xenstore: self, id })
-    }
-
     /// What a request outside of any transaction is made with.
     fn outside(&self) -> Transaction<'_> {
-        Transaction {
-            xenstore: self,
-            id: sys::XBT_NULL,
-        }
+        Transaction::none(self)
     }
 }
 
@@ -283,113 +275,6 @@ impl Drop for Xenstore {
     fn drop(&mut self) {
         // SAFETY: open returned it and nothing else closes it (xenstore.h, xs_close).
         unsafe { sys::xs_close(self.0.as_ptr()) }
-    }
-}
-
-/// A transaction under way: what it reads and writes is seen by others all at once, or not at all.
-#[derive(Debug)]
-pub struct Transaction<'a> {
-    xenstore: &'a Xenstore,
-    id: sys::xs_transaction_t,
-}
-
-impl Transaction<'_> {
-    /// As [`Xenstore::read`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read(&self, path: &str) -> Result<Option<String>> {
-        let (c_path, mut length) = (c_string(path)?, 0);
-        // SAFETY: the handle is open, the path NUL-terminated, the length ours to write; the result is malloc'd (xenstore.h, xs_read).
-        let value =
-            unsafe { sys::xs_read(self.handle(), self.id, c_path.as_ptr(), &raw mut length) };
-        let Some(value) = Malloced::new(value) else {
-            return missing_is("read", path, None);
-        };
-        // SAFETY: the block holds `length` bytes and a NUL after them (xenstore.h, xs_read).
-        let bytes =
-            unsafe { std::slice::from_raw_parts(value.0.as_ptr().cast::<u8>(), length as usize) };
-        Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
-    }
-
-    /// As [`Xenstore::write`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn write(&self, path: &str, value: &str) -> Result<()> {
-        let c_path = c_string(path)?;
-        let length =
-            c_uint::try_from(value.len()).map_err(|_| request("write", path, Errno::E2BIG))?;
-        let data = value.as_ptr().cast::<c_void>();
-        // SAFETY: the handle is open, the path NUL-terminated, `data` readable for `length` bytes (xenstore.h, xs_write).
-        let done = unsafe { sys::xs_write(self.handle(), self.id, c_path.as_ptr(), data, length) };
-        check_errno(done, "write", path)
-    }
-
-    /// As [`Xenstore::mkdir`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn mkdir(&self, path: &str) -> Result<()> {
-        let c_path = c_string(path)?;
-        // SAFETY: the handle is open and the path NUL-terminated (xenstore.h, xs_mkdir).
-        let done = unsafe { sys::xs_mkdir(self.handle(), self.id, c_path.as_ptr()) };
-        check_errno(done, "mkdir", path)
-    }
-
-    /// As [`Xenstore::rm`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn rm(&self, path: &str) -> Result<()> {
-        let c_path = c_string(path)?;
-        // SAFETY: the handle is open and the path NUL-terminated (xenstore.h, xs_rm).
-        let done = unsafe { sys::xs_rm(self.handle(), self.id, c_path.as_ptr()) };
-        if done {
-            Ok(())
-        } else {
-            missing_is("rm", path, ())
-        }
-    }
-
-    /// As [`Xenstore::directory`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn directory(&self, path: &str) -> Result<Vec<String>> {
-        let (c_path, mut count) = (c_string(path)?, 0);
-        // SAFETY: the handle is open, the path NUL-terminated, the count ours to write; the result is one malloc'd block (xenstore.h, xs_directory).
-        let names =
-            unsafe { sys::xs_directory(self.handle(), self.id, c_path.as_ptr(), &raw mut count) };
-        let Some(names) = Malloced::new(names) else {
-            return missing_is("directory", path, Vec::new());
-        };
-        // SAFETY: the block begins with `count` pointers to C strings inside it (xenstore.h, xs_directory).
-        let names = unsafe {
-            std::slice::from_raw_parts(names.0.as_ptr().cast::<*const c_char>(), count as usize)
-        };
-        Ok(names.iter().map(|name| text(*name)).collect())
-    }
-
-    fn handle(&self) -> *mut sys::xs_handle {
-        self.xenstore.0.as_ptr()
-    }
-
-    fn end(mut self, commit: bool) -> std::result::Result<(), Errno> {
-        let id = std::mem::replace(&mut self.id, sys::XBT_NULL);
-        // SAFETY: the id came from begin and is ended only here: Drop sees XBT_NULL (xenstore.h, xs_transaction_end).
-        let done = unsafe { sys::xs_transaction_end(self.handle(), id, !commit) };
-        if done { Ok(()) } else { Err(Errno::last()) }
-    }
-}
-
-/// A transaction that a panic leaves behind would block the daemon's commits: it is abandoned.
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        if self.id != sys::XBT_NULL {
-            // SAFETY: as in end.
-            unsafe { sys::xs_transaction_end(self.handle(), self.id, true) };
-        }
     }
 }
 
@@ -444,14 +329,6 @@ fn check_errno(done: bool, operation: &'static str, path: &str) -> Result<()> {
     }
 }
 
-/// The same where a missing node is no error.
-fn missing_is<T>(operation: &'static str, path: &str, missing: T) -> Result<T> {
-    match Errno::last() {
-        Errno::ENOENT => Ok(missing),
-        errno => Err(request(operation, path, errno)),
-    }
-}
-
 fn request(operation: &'static str, path: &str, errno: Errno) -> Error {
     Error::Request {
         operation,
@@ -478,32 +355,33 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const ROOT: &str = "/bascule-test";
-
-    /// Needs no Xen: `xenstored --no-domain-init` will do.
-    fn open() -> Xenstore {
-        let xenstore = Xenstore::open().expect("a xenstore daemon");
-        xenstore.rm(ROOT).expect("rm");
-        xenstore
+    /// A connection, and a node of the test's own, empty.
+    fn open(test: &str) -> (Xenstore, String) {
+        let (xenstore, root) = (
+            Xenstore::open().expect("a xenstore daemon"),
+            format!("/bascule-test-{test}"),
+        );
+        xenstore.rm(&root).expect("rm");
+        (xenstore, root)
     }
 
     #[test]
     #[ignore = "needs a xenstore daemon"]
     fn nodes_come_and_go() {
-        let xenstore = open();
-        let path = &format!("{ROOT}/a/b");
+        let (xenstore, root) = open("nodes");
+        let path = &format!("{root}/a/b");
         assert_eq!(xenstore.read(path).expect("read"), None);
         xenstore.write(path, "wert").expect("write");
         assert_eq!(xenstore.read(path).expect("read").as_deref(), Some("wert"));
         xenstore.write(path, "").expect("write");
         assert_eq!(xenstore.read(path).expect("read").as_deref(), Some(""));
-        xenstore.mkdir(&format!("{ROOT}/a/c")).expect("mkdir");
+        xenstore.mkdir(&format!("{root}/a/c")).expect("mkdir");
         assert_eq!(
-            xenstore.directory(&format!("{ROOT}/a")).expect("directory"),
+            xenstore.directory(&format!("{root}/a")).expect("directory"),
             ["b", "c"]
         );
-        xenstore.rm(ROOT).expect("rm");
-        assert!(xenstore.directory(ROOT).expect("directory").is_empty());
+        xenstore.rm(&root).expect("rm");
+        assert!(xenstore.directory(&root).expect("directory").is_empty());
         let refused = xenstore.read("//bad//path").expect_err("a bad path");
         assert_eq!(refused.errno(), Some(Errno::EINVAL));
     }
@@ -511,8 +389,9 @@ mod tests {
     #[test]
     #[ignore = "needs a xenstore daemon"]
     fn transaction_is_tried_again_and_bounded() {
-        let (xenstore, other) = (open(), Xenstore::open().expect("open"));
-        let path = &format!("{ROOT}/counter");
+        let (xenstore, root) = open("transaction");
+        let other = Xenstore::open().expect("open");
+        let path = &format!("{root}/counter");
         let mut runs = 0;
         let seen: Result<_> = xenstore.transaction(|t| {
             runs += 1;
@@ -542,8 +421,8 @@ mod tests {
     #[test]
     #[ignore = "needs a xenstore daemon"]
     fn wait_sees_a_change_and_keeps_its_deadline() {
-        let xenstore = open();
-        let path = &format!("{ROOT}/state");
+        let (xenstore, root) = open("wait");
+        let path = &format!("{root}/state");
         let look = |xs: &Xenstore| -> Result<Option<String>> { xs.read(path) };
         let start = Instant::now();
         let nothing = xenstore.wait_until(&[path], start + Duration::from_millis(200), look);
