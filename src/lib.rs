@@ -3,9 +3,13 @@
 //! The modules stand in the order in which a migration passes through them; ARCHITECTURE.md tells one `migrate` call
 //! from end to end. The library never prints and never exits.
 
+pub mod dm;
+pub mod holders;
 pub mod ids;
+pub mod layer;
 pub mod protocol;
 pub mod replication;
 pub mod toolstack;
 pub mod transport;
+mod wait;
 pub mod xen;
