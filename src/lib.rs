@@ -3,6 +3,7 @@
 //! The modules stand in the order in which a migration passes through them; ARCHITECTURE.md tells one `migrate` call
 //! from end to end. The library never prints and never exits.
 
+pub mod admission;
 pub mod dm;
 pub mod holders;
 pub mod ids;

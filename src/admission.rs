@@ -1,0 +1,449 @@
+//! Which migrations are open on this host, and whether a volume may be attached because of one of them.
+//!
+//! A migration's process keeps a record, `/run/bascule/migration-ID.json`, and holds a lock (flock) on it while it lives:
+//! a record that nobody holds is stale and counts for nothing. The hotplug program that libxl runs for a disk looks the
+//! volume up here. When an incoming migration names it, the program asks that migration's process through a socket beside
+//! the record, and the process answers as soon as it knows in which way the right to write changes hands.
+//!
+//! Invariants: a volume or a domain's name stands in at most one live record of a host; a volume of an open record is
+//! attached for that migration's domain or not at all.
+
+mod door;
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use self::door::Door;
+pub use self::door::{Asker, Refusal, Request};
+use crate::ids::VolumeId;
+use crate::wait::poll_until;
+
+/// Where the records are, unless a caller says otherwise.
+pub const DIR: &str = "/run/bascule";
+/// The longest record that is read, in bytes: some hundred volumes.
+const RECORD_LEN_MAX: u64 = 64 * 1024;
+/// How long to wait for another process that opens a record.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What stands behind a domain's name while it is being received, so that it cannot be taken for one that runs.
+const INCOMING_SUFFIX: &str = "--incoming";
+
+/// How the right to write a domain's volumes changes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Handover {
+    /// The source becomes Secondary before the destination becomes Primary: there are never two.
+    Single,
+    /// Both are Primary for the shortest possible time.
+    Dual,
+}
+
+impl fmt::Display for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Single => "single-primary",
+            Self::Dual => "dual-primary",
+        })
+    }
+}
+
+/// Which end of a migration this host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The domain comes to this host.
+    Incoming,
+    /// The domain leaves this host.
+    Outgoing,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Incoming => "incoming",
+            Self::Outgoing => "outgoing",
+        })
+    }
+}
+
+/// An open migration, as its record says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The migration.
+    pub id: Uuid,
+    /// Which end of it this host is.
+    pub side: Side,
+    /// The domain's own name, without a suffix.
+    pub name: String,
+    /// The volumes of its disks.
+    pub volumes: Vec<VolumeId>,
+    /// The process that holds the record.
+    pub pid: u32,
+}
+
+/// The record of a migration that this process carries out. Dropping it takes it away.
+#[derive(Debug)]
+pub struct Record {
+    entry: Entry,
+    path: PathBuf,
+    door: Option<Door>,
+    _lock: Flock<File>,
+}
+
+/// Why a record cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another migration has one of the volumes.
+    #[error("Volume {volume} belongs to the open {side} migration {id} of {name} (process {pid})", side = held_by.side, id = held_by.id, name = held_by.name, pid = held_by.pid)]
+    VolumeTaken {
+        /// The volume.
+        volume: VolumeId,
+        /// The other migration.
+        held_by: Box<Entry>,
+    },
+    /// Another migration has the domain.
+    #[error("Domain {} is in the open {} migration {} (process {})", held_by.name, held_by.side, held_by.id, held_by.pid)]
+    NameTaken {
+        /// The other migration.
+        held_by: Box<Entry>,
+    },
+    /// Another process kept the directory locked.
+    #[error("Directory {} stayed locked by another process", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file or the socket could not be used.
+    #[error("Migration record {} could not be used", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A live record that does not say what it should.
+    #[error("Migration record {} cannot be read", path.display())]
+    Malformed {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Record {
+    /// Opens the record of a migration and, for an incoming one, the socket where its disks' hotplug programs ask.
+    ///
+    /// # Errors
+    /// [`Error::VolumeTaken`] and [`Error::NameTaken`] when another open migration of this host has what this one needs.
+    pub fn open(
+        dir: &Path,
+        id: Uuid,
+        side: Side,
+        name: &str,
+        volumes: &[VolumeId],
+    ) -> Result<Self, Error> {
+        make_dir(dir)?;
+        let _turn = lock_dir(dir)?;
+        let entry = Entry {
+            id,
+            side,
+            name: name.to_owned(),
+            volumes: volumes.to_vec(),
+            pid: std::process::id(),
+        };
+        for other in live_entries(dir, Stale::Remove)? {
+            check_conflict(&entry, other)?;
+        }
+        let door = match side {
+            Side::Incoming => Some(Door::open(&socket_path(dir, id))?),
+            Side::Outgoing => None,
+        };
+        let path = record_path(dir, id);
+        let lock = publish(&path, &entry)?;
+        Ok(Self {
+            entry,
+            path,
+            door,
+            _lock: lock,
+        })
+    }
+
+    /// The next question of a hotplug program, or `None` at `deadline`. Questions about a volume that this migration does
+    /// not have, or for another domain than the one that is being received, are refused here and never seen.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the socket fails. An outgoing record has no socket and waits for nothing.
+    pub fn next_request(&mut self, deadline: Instant) -> Result<Option<Request>, Error> {
+        let Some(door) = &mut self.door else {
+            return Ok(None);
+        };
+        while let Some(request) = door.next_request(deadline)? {
+            match objection(&self.entry, &request) {
+                None => return Ok(Some(request)),
+                Some(reason) => request.refuse(&reason),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the record says.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // The lock is let go after this, so that nobody sees the record and takes it for stale in between.
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "migration record not removed");
+        }
+    }
+}
+
+/// Why a question is none of this migration's.
+fn objection(entry: &Entry, request: &Request) -> Option<String> {
+    let asker = request.asker();
+    let expected = incoming_name(&entry.name);
+    if !entry.volumes.contains(&asker.volume) {
+        return Some(format!(
+            "volume {} is not among the disks of the migration {}",
+            asker.volume, entry.id
+        ));
+    }
+    (asker.domain != expected).then(|| {
+        format!(
+            "volume {} is kept for {expected}, which is on its way here; {:?} must not have it",
+            asker.volume, asker.domain
+        )
+    })
+}
+
+/// The name of a domain while it is being received.
+#[must_use]
+pub fn incoming_name(name: &str) -> String {
+    format!("{name}{INCOMING_SUFFIX}")
+}
+
+/// A volume's migration, seen from the hotplug program.
+#[derive(Debug)]
+pub struct Ticket {
+    entry: Entry,
+    socket: PathBuf,
+}
+
+/// The open migration that a volume belongs to, if there is one.
+///
+/// # Errors
+/// [`Error::Malformed`] and [`Error::Io`]: what cannot be read must not be taken for permission.
+pub fn lookup(dir: &Path, volume: &VolumeId) -> Result<Option<Ticket>, Error> {
+    let entry = live_entries(dir, Stale::Keep)?
+        .into_iter()
+        .find(|entry| entry.volumes.contains(volume));
+    Ok(entry.map(|entry| Ticket {
+        socket: socket_path(dir, entry.id),
+        entry,
+    }))
+}
+
+/// All migrations that are open on this host.
+///
+/// # Errors
+/// As for [`lookup`].
+pub fn open_migrations(dir: &Path) -> Result<Vec<Entry>, Error> {
+    live_entries(dir, Stale::Keep)
+}
+
+impl Ticket {
+    /// Asks the migration whether, and in which way, the volume may be attached; waits for its answer.
+    ///
+    /// # Errors
+    /// [`Refusal`], at once when the migration is an outgoing one.
+    pub fn ask(&self, asker: &Asker, deadline: Instant) -> Result<Handover, Refusal> {
+        match self.entry.side {
+            Side::Incoming => door::ask(&self.socket, asker, deadline),
+            Side::Outgoing => Err(Refusal::Leaving {
+                name: self.entry.name.clone(),
+                id: self.entry.id,
+            }),
+        }
+    }
+
+    /// What the record says.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+/// What to do with records that nobody holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    Keep,
+    /// Only under the directory's lock: a record that is being written must not be met.
+    Remove,
+}
+
+/// The entries of all records whose process lives.
+fn live_entries(dir: &Path, stale: Stale) -> Result<Vec<Entry>, Error> {
+    let listing = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.map_err(io_error(dir))?,
+    };
+    let paths = listing
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is_record(path));
+    let mut entries = Vec::new();
+    for path in paths {
+        match read_live(&path)? {
+            Some(entry) => entries.push(entry),
+            None if stale == Stale::Remove => remove_stale(&path),
+            None => {}
+        }
+    }
+    Ok(entries)
+}
+
+/// Reads a record, or `None` when nobody holds it. A shared lock tells: readers do not stand in each other's way.
+fn read_live(path: &Path) -> Result<Option<Entry>, Error> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(io_error(path))?,
+    };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(None),
+        Err((file, Errno::EWOULDBLOCK)) => parse(path, file).map(Some),
+        Err((_, errno)) => Err(io_error(path)(errno.into())),
+    }
+}
+
+fn parse(path: &Path, file: File) -> Result<Entry, Error> {
+    let reader = io::Read::take(file, RECORD_LEN_MAX);
+    serde_json::from_reader(reader).map_err(|source| Error::Malformed {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn remove_stale(path: &Path) {
+    tracing::warn!(path = %path.display(), "stale migration record removed");
+    for leftover in [path.to_owned(), path.with_extension("sock")] {
+        drop(fs::remove_file(leftover)); // gone already, or the next open tries again
+    }
+}
+
+fn check_conflict(entry: &Entry, other: Entry) -> Result<(), Error> {
+    if let Some(volume) = entry
+        .volumes
+        .iter()
+        .find(|volume| other.volumes.contains(volume))
+    {
+        return Err(Error::VolumeTaken {
+            volume: volume.clone(),
+            held_by: Box::new(other),
+        });
+    }
+    if other.name == entry.name || other.id == entry.id {
+        return Err(Error::NameTaken {
+            held_by: Box::new(other),
+        });
+    }
+    Ok(())
+}
+
+/// Makes the record visible, locked and complete at once: it is written under another name, and the lock moves with it.
+fn publish(path: &Path, entry: &Entry) -> Result<Flock<File>, Error> {
+    let draft = path.with_extension("new");
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft);
+    let file = file.map_err(io_error(&draft))?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    let lock = lock.map_err(|(_, errno)| io_error(&draft)(errno.into()))?;
+    serde_json::to_writer(&*lock, entry).map_err(|source| io_error(&draft)(source.into()))?;
+    fs::rename(&draft, path).map_err(io_error(path))?;
+    Ok(lock)
+}
+
+/// Only root may look into the directory: who can write there decides what is attached.
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(io_error(dir))
+}
+
+fn lock_dir(dir: &Path) -> Result<Flock<File>, Error> {
+    lock_file(&dir.join("lock"), Instant::now() + OPEN_WAIT_MAX)?.ok_or_else(|| Error::Locked {
+        dir: dir.to_owned(),
+    })
+}
+
+/// Locks a file, made if it is missing, or `None` when another process holds it until `deadline`.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn lock_file(path: &Path, deadline: Instant) -> Result<Option<Flock<File>>, Error> {
+    let mut options = File::options();
+    let mut file = Some(
+        options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(io_error(path))?,
+    );
+    let locked = poll_until(deadline, || {
+        match Flock::lock(file.take()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Some(Ok(lock)),
+            Err((again, Errno::EWOULDBLOCK)) => {
+                file = Some(again);
+                None
+            }
+            Err((_, errno)) => Some(Err(io_error(path)(errno.into()))),
+        }
+    });
+    locked.transpose()
+}
+
+fn record_path(dir: &Path, id: Uuid) -> PathBuf {
+    dir.join(format!("migration-{id}.json"))
+}
+
+fn socket_path(dir: &Path, id: Uuid) -> PathBuf {
+    dir.join(format!("migration-{id}.sock"))
+}
+
+fn is_record(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("migration-") && name.ends_with(".json")
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;
