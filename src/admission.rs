@@ -25,6 +25,7 @@ use uuid::Uuid;
 use self::door::Door;
 pub use self::door::{Asker, Refusal, Request};
 use crate::ids::VolumeId;
+pub use crate::protocol::Handover;
 use crate::wait::poll_until;
 
 /// Where the records are, unless a caller says otherwise.
@@ -35,25 +36,6 @@ const RECORD_LEN_MAX: u64 = 64 * 1024;
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What stands behind a domain's name while it is being received, so that it cannot be taken for one that runs.
 const INCOMING_SUFFIX: &str = "--incoming";
-
-/// How the right to write a domain's volumes changes hands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Handover {
-    /// The source becomes Secondary before the destination becomes Primary: there are never two.
-    Single,
-    /// Both are Primary for the shortest possible time.
-    Dual,
-}
-
-impl fmt::Display for Handover {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Single => "single-primary",
-            Self::Dual => "dual-primary",
-        })
-    }
-}
 
 /// Which end of a migration this host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

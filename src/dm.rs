@@ -8,7 +8,7 @@
 mod ioctl;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::str::FromStr;
 
@@ -346,6 +346,17 @@ impl DeviceNumber {
             major: number(major)?,
             minor: number(minor)?,
         })
+    }
+
+    /// Reads and writes that the device has been given and has not ended (sysfs, `inflight`); 0 when it is gone.
+    #[must_use]
+    pub fn in_flight(self) -> u64 {
+        let counts =
+            fs::read_to_string(format!("/sys/dev/block/{self}/inflight")).unwrap_or_default();
+        counts
+            .split_whitespace()
+            .filter_map(|count| count.parse::<u64>().ok())
+            .sum()
     }
 
     /// linux/kdev_t.h, `new_decode_dev`: the minor's low byte, twelve bits of major, the rest of the minor.

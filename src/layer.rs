@@ -18,7 +18,6 @@
 //! Invariant: the `error` table never meets a request of a domain that will run on. [`Layer::withdraw`] refuses while
 //! requests are under way; that the domain is suspended and its backend idle is the caller's part.
 
-use std::fs;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -345,7 +344,7 @@ impl Layer {
     /// Requests that were sent down and have not ended. Requests that are held back do not count.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        in_flight(self.device)
+        self.device.in_flight()
     }
 
     fn wait_idle(&self, deadline: Instant) -> Result<(), Error> {
@@ -421,17 +420,6 @@ fn clear_stale(dm: &DeviceMapper, volume: &VolumeId, name: &str) -> Result<(), E
 /// A volume's number follows the last dash, so that no two volumes share a name.
 fn name_of(volume: &VolumeId) -> String {
     format!("{NAME_PREFIX}{}-{}", volume.resource, volume.volume)
-}
-
-/// Reads and writes that a block device has been given and has not ended (sysfs, `inflight`); 0 when it is gone.
-#[must_use]
-pub fn in_flight(device: DeviceNumber) -> u64 {
-    let counts =
-        fs::read_to_string(format!("/sys/dev/block/{device}/inflight")).unwrap_or_default();
-    counts
-        .split_whitespace()
-        .filter_map(|count| count.parse::<u64>().ok())
-        .sum()
 }
 
 fn error_of(volume: &VolumeId) -> impl FnOnce(dm::Error) -> Error + use<> {

@@ -2,4 +2,5 @@
 
 #![expect(unsafe_code, reason = "calls into C libraries; each block names the header that it relies on")]
 
+pub mod vbd;
 pub mod xenstore;
