@@ -1,0 +1,1 @@
+//! Events: everything that exists, then every change.
