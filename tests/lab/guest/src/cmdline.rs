@@ -56,13 +56,8 @@ impl Parameters {
     pub fn parse(cmdline: &str) -> anyhow::Result<Self> {
         let mut parameters = Self::default();
         for word in cmdline.split_whitespace() {
-            if let Some((key, value)) = word
-                .strip_prefix("lab.")
-                .and_then(|word| word.split_once('='))
-            {
-                parameters
-                    .set(key, value)
-                    .with_context(|| format!("Parameter {word} is of no use"))?;
+            if let Some((key, value)) = word.strip_prefix("lab.").and_then(|word| word.split_once('=')) {
+                parameters.set(key, value).with_context(|| format!("Parameter {word} is of no use"))?;
             }
         }
         Ok(parameters)
@@ -75,13 +70,7 @@ impl Parameters {
             "rate" => self.rate_hz = value.parse()?,
             "area_mb" => self.area_mib = value.parse()?,
             "dirty_kbs" => self.dirty_kib_s = value.parse()?,
-            "disks" => {
-                self.disks = value
-                    .split(',')
-                    .filter(|disk| !disk.is_empty())
-                    .map(str::to_owned)
-                    .collect()
-            }
+            "disks" => self.disks = value.split(',').filter(|disk| !disk.is_empty()).map(str::to_owned).collect(),
             _ => bail!("There is no parameter lab.{key}"),
         }
         Ok(())
@@ -92,9 +81,7 @@ impl Address {
     /// The address that reaches all of the network.
     #[must_use]
     pub fn broadcast(&self) -> Ipv4Addr {
-        let hosts = u32::MAX
-            .checked_shr(u32::from(self.prefix_len))
-            .unwrap_or(0);
+        let hosts = u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
         Ipv4Addr::from(u32::from(self.ip) | hosts)
     }
 }
@@ -103,17 +90,12 @@ impl FromStr for Address {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let (ip, prefix_len) = text
-            .split_once('/')
-            .context("An address needs the length of its prefix")?;
+        let (ip, prefix_len) = text.split_once('/').context("An address needs the length of its prefix")?;
         let prefix_len = prefix_len.parse()?;
         if prefix_len > 30 {
             bail!("A prefix of {prefix_len} bits leaves no broadcast address");
         }
-        Ok(Self {
-            ip: ip.parse()?,
-            prefix_len,
-        })
+        Ok(Self { ip: ip.parse()?, prefix_len })
     }
 }
 
@@ -123,17 +105,12 @@ mod tests {
 
     #[test]
     fn the_kernels_own_words_are_left_alone() {
-        let parameters = Parameters::parse(
-            "console=hvc0 quiet lab.name=vm1 lab.ip=10.97.0.11/24 lab.disks=xvda,xvdb",
-        )
-        .unwrap();
+        let parameters =
+            Parameters::parse("console=hvc0 quiet lab.name=vm1 lab.ip=10.97.0.11/24 lab.disks=xvda,xvdb").unwrap();
         assert_eq!(parameters.name, "vm1");
         assert_eq!(parameters.disks, ["xvda", "xvdb"]);
         assert_eq!(parameters.rate_hz, 20);
-        assert_eq!(
-            parameters.address.unwrap().broadcast(),
-            Ipv4Addr::new(10, 97, 0, 255)
-        );
+        assert_eq!(parameters.address.unwrap().broadcast(), Ipv4Addr::new(10, 97, 0, 255));
     }
 
     #[test]
@@ -143,12 +120,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        for word in [
-            "lab.rat=20",
-            "lab.rate=fast",
-            "lab.ip=10.97.0.11",
-            "lab.ip=10.97.0.11/31",
-        ] {
+        for word in ["lab.rat=20", "lab.rate=fast", "lab.ip=10.97.0.11", "lab.ip=10.97.0.11/31"] {
             let error = Parameters::parse(word).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
         }

@@ -43,20 +43,11 @@ impl CounterLog {
     /// Whatever the file system says.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE_NAME);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         write_out(&file)?;
         sync_directory(dir)?;
         let last = end_of_unbroken(&read_slots(&file)?);
-        Ok(Self {
-            dir: dir.to_owned(),
-            file,
-            last,
-        })
+        Ok(Self { dir: dir.to_owned(), file, last })
     }
 
     /// The last number that is known to be on the disk, with all before it.
@@ -76,18 +67,13 @@ impl CounterLog {
         while next <= end {
             let run_end = end.min(next - next % SLOTS + SLOTS - 1);
             let records = format_records(next, run_end, uptime_ms);
-            self.file
-                .write_all_at(records.as_bytes(), offset_of(next))?;
+            self.file.write_all_at(records.as_bytes(), offset_of(next))?;
             next = run_end + 1;
         }
         self.file.sync_data()?;
         let marks_due = end / MARK_EVERY != self.last / MARK_EVERY;
         self.last = end;
-        if marks_due {
-            self.make_mark(end)
-        } else {
-            Ok(())
-        }
+        if marks_due { self.make_mark(end) } else { Ok(()) }
     }
 
     fn make_mark(&self, n: u64) -> io::Result<()> {
@@ -140,8 +126,7 @@ fn write_out(file: &File) -> io::Result<()> {
 fn format_records(first: u64, end: u64, uptime_ms: u64) -> String {
     let mut records = String::new();
     for n in first..=end {
-        writeln!(records, "{n:>19} {:>11}", uptime_ms % 100_000_000_000)
-            .expect("writing to a String cannot fail");
+        writeln!(records, "{n:>19} {:>11}", uptime_ms % 100_000_000_000).expect("writing to a String cannot fail");
     }
     records
 }
@@ -149,11 +134,7 @@ fn format_records(first: u64, end: u64, uptime_ms: u64) -> String {
 fn read_slots(file: &File) -> io::Result<Vec<Option<u64>>> {
     let mut bytes = vec![0; RECORD_LEN * usize::try_from(SLOTS).expect("the ring fits in memory")];
     file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes
-        .chunks_exact(RECORD_LEN)
-        .enumerate()
-        .map(|(slot, record)| parse_record(slot, record))
-        .collect())
+    Ok(bytes.chunks_exact(RECORD_LEN).enumerate().map(|(slot, record)| parse_record(slot, record)).collect())
 }
 
 /// A record counts only whole and in its own slot.
@@ -206,9 +187,7 @@ mod tests {
     }
 
     fn blank_out(log: &CounterLog, n: u64) {
-        log.file
-            .write_all_at(&[b' '; RECORD_LEN], offset_of(n))
-            .unwrap();
+        log.file.write_all_at(&[b' '; RECORD_LEN], offset_of(n)).unwrap();
     }
 
     #[test]

@@ -66,10 +66,7 @@ pub fn ask_for(ending: Ending) -> anyhow::Result<()> {
 /// # Errors
 /// Only when it is not PID 1: as PID 1, a guest that cannot start says why on the console and powers off.
 pub fn run() -> anyhow::Result<()> {
-    anyhow::ensure!(
-        std::process::id() == 1,
-        "This is the init of the lab's guest and runs as PID 1 only"
-    );
+    anyhow::ensure!(std::process::id() == 1, "This is the init of the lab's guest and runs as PID 1 only");
     let signals = catch_signals()?;
     let (ending, data_dirs) = match start() {
         Ok((workload, data_dirs)) => (serve(workload, &signals), data_dirs),
@@ -84,12 +81,7 @@ pub fn run() -> anyhow::Result<()> {
 /// Signals are blocked before the first thread is made, so that all of them come to this fd.
 fn catch_signals() -> anyhow::Result<SignalFd> {
     let mut mask = SigSet::empty();
-    for signal in [
-        Signal::SIGUSR2,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGCHLD,
-    ] {
+    for signal in [Signal::SIGUSR2, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         mask.add(signal);
     }
     mask.thread_block()?;
@@ -106,25 +98,14 @@ fn start() -> anyhow::Result<(Workload, Vec<PathBuf>)> {
         network::bring_up(INTERFACE, address)?;
     }
     let workload = Workload::start(settings(&parameters, data_dirs.clone())?)?;
-    say(format_args!(
-        "{} counts from {}, disks {:?}",
-        parameters.name,
-        workload.first(),
-        parameters.disks
-    ));
+    say(format_args!("{} counts from {}, disks {:?}", parameters.name, workload.first(), parameters.disks));
     Ok((workload, data_dirs))
 }
 
 fn mount_kernel_file_systems() -> anyhow::Result<()> {
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         fs::create_dir_all(target)?;
-        match mount(
-            Some(kind),
-            target,
-            Some(kind),
-            MsFlags::empty(),
-            None::<&str>,
-        ) {
+        match mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>) {
             // The kernel may have mounted devtmpfs itself.
             Ok(()) | Err(Errno::EBUSY) => {}
             Err(error) => return Err(error).context(format!("{target} is not mounted")),
@@ -134,8 +115,7 @@ fn mount_kernel_file_systems() -> anyhow::Result<()> {
 }
 
 fn load_modules() -> anyhow::Result<()> {
-    let list = fs::read_to_string(MODULE_LIST)
-        .with_context(|| format!("{MODULE_LIST} is not readable"))?;
+    let list = fs::read_to_string(MODULE_LIST).with_context(|| format!("{MODULE_LIST} is not readable"))?;
     for path in list.lines() {
         let file = fs::File::open(path).with_context(|| format!("{path} is not readable"))?;
         match finit_module(&file, c"", ModuleInitFlags::empty()) {
@@ -143,6 +123,8 @@ fn load_modules() -> anyhow::Result<()> {
             Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => {}
             Err(error) => return Err(error).context(format!("{path} is not loaded")),
         }
+        // The root file system is memory; what is not needed any more need not move with the guest.
+        fs::remove_file(path)?;
     }
     Ok(())
 }
@@ -155,19 +137,8 @@ fn mount_disks(disks: &[String]) -> anyhow::Result<Vec<PathBuf>> {
         wait_for_disk(&device)?;
         let target = Path::new("/data").join(disk);
         fs::create_dir_all(&target)?;
-        mount(
-            Some(&device),
-            &target,
-            Some("ext4"),
-            MsFlags::MS_NOATIME,
-            Some("errors=remount-ro"),
-        )
-        .with_context(|| {
-            format!(
-                "{} holds no ext4 file system that can be mounted",
-                device.display()
-            )
-        })?;
+        mount(Some(&device), &target, Some("ext4"), MsFlags::MS_NOATIME, Some("errors=remount-ro"))
+            .with_context(|| format!("{} holds no ext4 file system that can be mounted", device.display()))?;
         data_dirs.push(target);
     }
     Ok(data_dirs)
@@ -176,20 +147,14 @@ fn mount_disks(disks: &[String]) -> anyhow::Result<Vec<PathBuf>> {
 fn wait_for_disk(device: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + DISK_WAIT_MAX;
     while !device.exists() {
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "{} does not appear",
-            device.display()
-        );
+        anyhow::ensure!(Instant::now() < deadline, "{} does not appear", device.display());
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
 fn settings(parameters: &Parameters, data_dirs: Vec<PathBuf>) -> anyhow::Result<Settings> {
-    let broadcast = parameters
-        .address
-        .map_or(Ipv4Addr::LOCALHOST, |address| address.broadcast());
+    let broadcast = parameters.address.map_or(Ipv4Addr::LOCALHOST, |address| address.broadcast());
     Ok(Settings {
         name: parameters.name.clone(),
         boot: boot_id()?,
@@ -205,9 +170,7 @@ fn settings(parameters: &Parameters, data_dirs: Vec<PathBuf>) -> anyhow::Result<
 /// The first 32 bits of the kernel's own id of this boot.
 fn boot_id() -> anyhow::Result<BootId> {
     let uuid = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    uuid.get(..8)
-        .and_then(|digits| digits.parse().ok())
-        .context("The kernel's boot_id is no UUID")
+    uuid.get(..8).and_then(|digits| digits.parse().ok()).context("The kernel's boot_id is no UUID")
 }
 
 /// Waits for a signal or the command to quit, reaping orphans meanwhile, and ends the workload.
@@ -240,9 +203,7 @@ fn next_signal(signals: &SignalFd) -> Option<Signal> {
 
 fn reap() {
     let any_child = Pid::from_raw(-1);
-    while waitpid(any_child, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some())
-    {
-    }
+    while waitpid(any_child, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
 }
 
 /// Unmounts and leaves. A file system that cannot be unmounted is at least synced.

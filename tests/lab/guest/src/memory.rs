@@ -43,13 +43,7 @@ impl Memory {
         for (index, page) in pages.iter_mut().enumerate() {
             page.fill(seed(index, 0));
         }
-        Self {
-            pages,
-            versions: vec![0; count],
-            next_rewritten: 0,
-            next_checked: 0,
-            totals: Totals::default(),
-        }
+        Self { pages, versions: vec![0; count], next_rewritten: 0, next_checked: 0, totals: Totals::default() }
     }
 
     /// Pages of the area.
@@ -109,9 +103,7 @@ impl Page {
     }
 
     fn holds(&self, seed: u64) -> bool {
-        (0_u64..)
-            .zip(self.0.iter())
-            .all(|(position, word)| *word == word_at(seed, position))
+        (0_u64..).zip(self.0.iter()).all(|(position, word)| *word == word_at(seed, position))
     }
 }
 
@@ -137,14 +129,7 @@ mod tests {
         let mut memory = Memory::new(1);
         memory.rewrite(300);
         memory.check(2 * PAGES_PER_MIB);
-        assert_eq!(
-            memory.totals(),
-            Totals {
-                errors: 0,
-                rounds: 2,
-                rewritten: 300
-            }
-        );
+        assert_eq!(memory.totals(), Totals { errors: 0, rounds: 2, rewritten: 300 });
     }
 
     #[test]

@@ -173,22 +173,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{MAGIC} report name={} boot={} n={} first={}",
-            self.name, self.boot, self.n, self.first
-        )?;
-        write!(
-            f,
-            " found={} synced={}",
-            Numbers(&self.found),
-            Numbers(&self.synced)
-        )?;
-        write!(
-            f,
-            " holes={} io={} mem={}",
-            self.holes, self.io_errors, self.memory_errors
-        )?;
+        write!(f, "{MAGIC} report name={} boot={} n={} first={}", self.name, self.boot, self.n, self.first)?;
+        write!(f, " found={} synced={}", Numbers(&self.found), Numbers(&self.synced))?;
+        write!(f, " holes={} io={} mem={}", self.holes, self.io_errors, self.memory_errors)?;
         write!(f, " rounds={} rewritten={}", self.rounds, self.rewritten)?;
         write!(f, " net={} ms={}", self.net_errors, self.uptime_ms)
     }
@@ -207,11 +194,7 @@ impl Answer {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{MAGIC} answer name={} boot={} id={} text={}",
-            self.name, self.boot, self.id, self.text
-        )
+        write!(f, "{MAGIC} answer name={} boot={} id={} text={}", self.name, self.boot, self.id, self.text)
     }
 }
 
@@ -223,11 +206,9 @@ impl Command {
     pub fn parse(payload: &[u8]) -> Result<Self, WireError> {
         let text = std::str::from_utf8(payload).map_err(|_| WireError::Foreign)?;
         match Fields::of(text)? {
-            ("command", fields) => Ok(Self {
-                to: fields.text("to")?.to_owned(),
-                id: fields.value("id")?,
-                order: fields.value("order")?,
-            }),
+            ("command", fields) => {
+                Ok(Self { to: fields.text("to")?.to_owned(), id: fields.value("id")?, order: fields.value("order")? })
+            }
             _ => Err(WireError::Foreign),
         }
     }
@@ -241,11 +222,7 @@ impl Command {
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{MAGIC} command to={} id={} order={}",
-            self.to, self.id, self.order
-        )
+        write!(f, "{MAGIC} command to={} id={} order={}", self.to, self.id, self.order)
     }
 }
 
@@ -253,10 +230,7 @@ impl FromStr for Order {
     type Err = WireError;
 
     fn from_str(text: &str) -> Result<Self, WireError> {
-        let invalid = || WireError::Invalid {
-            field: "order",
-            found: text.to_owned(),
-        };
+        let invalid = || WireError::Invalid { field: "order", found: text.to_owned() };
         let words: Vec<&str> = text.split_whitespace().collect();
         match words[..] {
             ["verify"] => Ok(Self::Verify),
@@ -303,8 +277,7 @@ impl<'a> Fields<'a> {
     /// Splits a datagram into its kind and its fields.
     fn of(text: &'a str) -> Result<(&'a str, Self), WireError> {
         let mut parts = text.splitn(3, ' ');
-        let (Some(MAGIC), Some(kind), Some(mut rest)) = (parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(MAGIC), Some(kind), Some(mut rest)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(WireError::Foreign);
         };
         let mut fields = HashMap::new();
@@ -325,10 +298,7 @@ impl<'a> Fields<'a> {
 
     fn value<T: FromStr>(&self, field: &'static str) -> Result<T, WireError> {
         let found = self.text(field)?;
-        found.parse().map_err(|_| WireError::Invalid {
-            field,
-            found: found.to_owned(),
-        })
+        found.parse().map_err(|_| WireError::Invalid { field, found: found.to_owned() })
     }
 
     /// A list of numbers separated by commas; `-` is the empty list.
@@ -338,10 +308,7 @@ impl<'a> Fields<'a> {
             return Ok(Vec::new());
         }
         let numbers: Result<_, _> = found.split(',').map(str::parse).collect();
-        numbers.map_err(|_| WireError::Invalid {
-            field,
-            found: found.to_owned(),
-        })
+        numbers.map_err(|_| WireError::Invalid { field, found: found.to_owned() })
     }
 }
 
@@ -387,39 +354,21 @@ mod tests {
 
     #[test]
     fn report_without_disks_survives_the_wire() {
-        let sent = Datagram::Report(Report {
-            found: vec![],
-            synced: vec![],
-            ..report()
-        });
+        let sent = Datagram::Report(Report { found: vec![], synced: vec![], ..report() });
         assert_eq!(Datagram::parse(sent.to_string().as_bytes()), Ok(sent));
     }
 
     #[test]
     fn answer_keeps_its_spaces_and_equal_signs() {
         let text = "memory pages=8192 errors=0".to_owned();
-        let sent = Datagram::Answer(Answer {
-            name: "vm0".to_owned(),
-            boot: BootId(1),
-            id: 7,
-            text,
-        });
+        let sent = Datagram::Answer(Answer { name: "vm0".to_owned(), boot: BootId(1), id: 7, text });
         assert_eq!(Datagram::parse(sent.to_string().as_bytes()), Ok(sent));
     }
 
     #[test]
     fn commands_survive_the_wire() {
-        for order in [
-            Order::Dirty(4096),
-            Order::Rate(50),
-            Order::Verify,
-            Order::Quit,
-        ] {
-            let sent = Command {
-                to: "*".to_owned(),
-                id: 9,
-                order,
-            };
+        for order in [Order::Dirty(4096), Order::Rate(50), Order::Verify, Order::Quit] {
+            let sent = Command { to: "*".to_owned(), id: 9, order };
             assert_eq!(Command::parse(sent.to_string().as_bytes()), Ok(sent));
         }
     }
@@ -433,20 +382,10 @@ mod tests {
 
     #[test]
     fn others_traffic_is_foreign() {
-        for payload in [
-            &b"\xff\xfe"[..],
-            b"",
-            b"LAB1",
-            b"LAB2 report n=1",
-            b"LAB1 song a=b",
-            b"M-SEARCH * HTTP/1.1",
-        ] {
+        for payload in [&b"\xff\xfe"[..], b"", b"LAB1", b"LAB2 report n=1", b"LAB1 song a=b", b"M-SEARCH * HTTP/1.1"] {
             assert_eq!(Datagram::parse(payload), Err(WireError::Foreign));
         }
-        assert_eq!(
-            Datagram::parse(b"LAB1 report n=1"),
-            Err(WireError::Missing("name"))
-        );
+        assert_eq!(Datagram::parse(b"LAB1 report n=1"), Err(WireError::Missing("name")));
     }
 
     #[test]

@@ -107,15 +107,9 @@ impl Workload {
             spawn("commands", &shared, |shared| shared.take_commands())?,
         ];
         for (index, log) in logs.into_iter().enumerate() {
-            threads.push(spawn("disk", &shared, move |shared| {
-                shared.write_log(index, log)
-            })?);
+            threads.push(spawn("disk", &shared, move |shared| shared.write_log(index, log))?);
         }
-        Ok(Self {
-            shared,
-            listening_on,
-            threads,
-        })
+        Ok(Self { shared, listening_on, threads })
     }
 
     /// The first number of this run.
@@ -152,29 +146,20 @@ impl Workload {
 }
 
 fn open_logs(settings: &Settings) -> anyhow::Result<Vec<CounterLog>> {
-    let open = |dir: &PathBuf| {
-        CounterLog::open(dir).with_context(|| format!("No log in {}", dir.display()))
-    };
+    let open = |dir: &PathBuf| CounterLog::open(dir).with_context(|| format!("No log in {}", dir.display()));
     settings.data_dirs.iter().map(open).collect()
 }
 
 fn open_socket(settings: &Settings) -> anyhow::Result<UdpSocket> {
-    let socket = UdpSocket::bind(settings.listen)
-        .with_context(|| format!("No socket on {}", settings.listen))?;
+    let socket = UdpSocket::bind(settings.listen).with_context(|| format!("No socket on {}", settings.listen))?;
     socket.set_broadcast(true)?;
     socket.set_read_timeout(Some(STOP_POLL))?;
     Ok(socket)
 }
 
-fn spawn(
-    name: &str,
-    shared: &Arc<Shared>,
-    work: impl FnOnce(&Shared) + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Shared) + Send + 'static) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || work(&shared))
+    thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))
 }
 
 impl Shared {
@@ -220,17 +205,9 @@ impl Shared {
             n,
             first: self.first,
             found: self.disks.iter().map(|disk| disk.found).collect(),
-            synced: self
-                .disks
-                .iter()
-                .map(|disk| disk.synced.load(Ordering::Relaxed))
-                .collect(),
+            synced: self.disks.iter().map(|disk| disk.synced.load(Ordering::Relaxed)).collect(),
             holes: self.holes.load(Ordering::Relaxed),
-            io_errors: self
-                .disks
-                .iter()
-                .map(|disk| disk.io_errors.load(Ordering::Relaxed))
-                .sum(),
+            io_errors: self.disks.iter().map(|disk| disk.io_errors.load(Ordering::Relaxed)).sum(),
             memory_errors: memory.errors,
             rounds: memory.rounds,
             rewritten: memory.rewritten,
@@ -241,11 +218,7 @@ impl Shared {
 
     /// The network may lose datagrams; only the count of those that it refused is kept.
     fn send(&self, text: &str) {
-        if self
-            .socket
-            .send_to(text.as_bytes(), self.settings.report_to)
-            .is_err()
-        {
+        if self.socket.send_to(text.as_bytes(), self.settings.report_to).is_err() {
             self.net_errors.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -273,10 +246,7 @@ impl Shared {
             owed_kib_us += kib_s * elapsed.min(DIRTY_DEBT_MAX).as_micros();
             let pages = owed_kib_us / PAGE_KIB_US;
             owed_kib_us %= PAGE_KIB_US;
-            self.in_slices(
-                usize::try_from(pages).unwrap_or(usize::MAX),
-                Memory::rewrite,
-            );
+            self.in_slices(usize::try_from(pages).unwrap_or(usize::MAX), Memory::rewrite);
             self.in_slices(CHECKED_PER_TICK, Memory::check);
         }
     }
@@ -319,15 +289,7 @@ impl Shared {
         };
         say(format_args!("{}: {text}", command.order));
         let Settings { name, boot, .. } = self.settings.clone();
-        self.send(
-            &Answer {
-                name,
-                boot,
-                id: command.id,
-                text,
-            }
-            .to_string(),
-        );
+        self.send(&Answer { name, boot, id: command.id, text }.to_string());
     }
 
     /// Checks the whole area and the logs as the disks have them.
@@ -342,11 +304,7 @@ impl Shared {
             }
         }
         self.holes.store(holes, Ordering::Relaxed);
-        let io_errors: u64 = self
-            .disks
-            .iter()
-            .map(|disk| disk.io_errors.load(Ordering::Relaxed))
-            .sum();
+        let io_errors: u64 = self.disks.iter().map(|disk| disk.io_errors.load(Ordering::Relaxed)).sum();
         let errors = lock(&self.memory).totals().errors;
         format!("pages={pages} memory_errors={errors} holes={holes} io_errors={io_errors}")
     }
@@ -356,10 +314,7 @@ impl Disk {
     fn count_error(&self, error: &io::Error) {
         let count = self.io_errors.fetch_add(1, Ordering::Relaxed) + 1;
         if count <= ERRORS_TOLD || count.is_multiple_of(100) {
-            say(format_args!(
-                "I/O error {count} on {}: {error}",
-                self.dir.display()
-            ));
+            say(format_args!("I/O error {count} on {}: {error}", self.dir.display()));
         }
     }
 }
@@ -373,10 +328,7 @@ struct Clock {
 
 impl Clock {
     fn new(n: u64) -> Self {
-        Self {
-            state: Mutex::new((n, false)),
-            changed: Condvar::new(),
-        }
+        Self { state: Mutex::new((n, false)), changed: Condvar::new() }
     }
 
     fn tick(&self) -> u64 {
@@ -394,10 +346,7 @@ impl Clock {
     /// Waits for a number above `n`; `None` when the workload ends.
     fn wait_beyond(&self, n: u64) -> Option<u64> {
         let waiting = |state: &mut (u64, bool)| state.0 <= n && !state.1;
-        let state = self
-            .changed
-            .wait_while(lock(&self.state), waiting)
-            .unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait_while(lock(&self.state), waiting).unwrap_or_else(PoisonError::into_inner);
         (!state.1).then_some(state.0)
     }
 
@@ -423,8 +372,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// CLOCK_MONOTONIC in milliseconds: on Linux the time since boot, suspension excluded.
 fn uptime_ms() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map(Duration::from)
-        .unwrap_or_default();
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -23,11 +23,7 @@ impl Bench {
         let ear = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         ear.set_read_timeout(Some(WAIT_MAX)).unwrap();
         let dirs = (0..disks).map(|_| tempfile::tempdir().unwrap()).collect();
-        let mut bench = Self {
-            dirs,
-            ear,
-            workload: None,
-        };
+        let mut bench = Self { dirs, ear, workload: None };
         bench.boot(1);
         bench
     }
@@ -75,15 +71,9 @@ impl Bench {
     }
 
     fn order(&self, to: &str, id: u32, order: Order) {
-        let command = Command {
-            to: to.to_owned(),
-            id,
-            order,
-        };
+        let command = Command { to: to.to_owned(), id, order };
         let listener = self.workload.as_ref().unwrap().listening_on();
-        self.ear
-            .send_to(command.to_string().as_bytes(), listener)
-            .unwrap();
+        self.ear.send_to(command.to_string().as_bytes(), listener).unwrap();
     }
 
     fn hear_answer(&self, id: u32) -> Answer {
@@ -111,18 +101,12 @@ impl Drop for Bench {
 fn no_number_is_skipped_and_the_disks_follow() {
     let bench = Bench::new(2);
     let first = bench.hear_report(|_| true);
-    assert_eq!(
-        (first.n, first.first, &first.found[..]),
-        (1, 1, &[0, 0][..])
-    );
+    assert_eq!((first.n, first.first, &first.found[..]), (1, 1, &[0, 0][..]));
     for n in 2..=40 {
         assert_eq!(bench.hear_report(|_| true).n, n);
     }
     let late = bench.hear_report(|report| report.synced.iter().all(|synced| *synced >= 40));
-    assert_eq!(
-        (late.io_errors, late.memory_errors, late.net_errors),
-        (0, 0, 0)
-    );
+    assert_eq!((late.io_errors, late.memory_errors, late.net_errors), (0, 0, 0));
 }
 
 #[test]
@@ -166,10 +150,7 @@ fn commands_are_obeyed_and_answered() {
     assert_eq!(bench.hear_answer(2).text, "counting 1000 numbers/s");
     bench.hear_report(|report| report.n >= 100);
     bench.order("*", 3, Order::Verify);
-    assert_eq!(
-        bench.hear_answer(3).text,
-        "pages=256 memory_errors=0 holes=0 io_errors=0"
-    );
+    assert_eq!(bench.hear_answer(3).text, "pages=256 memory_errors=0 holes=0 io_errors=0");
     assert!(!bench.workload.as_ref().unwrap().quit_ordered());
     bench.order("*", 4, Order::Quit);
     bench.hear_answer(4);
