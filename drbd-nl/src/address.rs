@@ -104,18 +104,8 @@ mod tests {
             let address = Address::from(text.parse::<SocketAddr>().unwrap());
             assert_eq!(address.to_string(), text);
         }
-        assert_eq!(
-            Address::from("1.2.3.4:1".parse::<SocketAddr>().unwrap())
-                .as_bytes()
-                .len(),
-            16
-        );
-        assert_eq!(
-            Address::from("[::1]:1".parse::<SocketAddr>().unwrap())
-                .as_bytes()
-                .len(),
-            28
-        );
+        assert_eq!(Address::from("1.2.3.4:1".parse::<SocketAddr>().unwrap()).as_bytes().len(), 16);
+        assert_eq!(Address::from("[::1]:1".parse::<SocketAddr>().unwrap()).as_bytes().len(), 28);
     }
 
     #[test]

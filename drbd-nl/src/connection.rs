@@ -6,8 +6,8 @@
 use std::fmt;
 
 use crate::{
-    Address, CfgContext, Command, ConnectionState, ConnectionStatus, Contents, Dialect, Drbd,
-    Error, Protocol, Role, Secret, drbd::Request, nest::nest,
+    Address, CfgContext, Command, ConnectionState, ConnectionStatus, Contents, Dialect, Drbd, Error, Protocol, Role,
+    Secret, drbd::Request, nest::nest,
 };
 
 /// Names one connection, in both dialects' ways.
@@ -28,11 +28,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.peer_node_id {
             Some(node_id) => write!(f, "{} (peer node {node_id})", self.resource),
-            None => write!(
-                f,
-                "{} ({} to {})",
-                self.resource, self.my_addr, self.peer_addr
-            ),
+            None => write!(f, "{} ({} to {})", self.resource, self.my_addr, self.peer_addr),
         }
     }
 }
@@ -177,17 +173,9 @@ impl Drbd {
     ///
     /// [`crate::Refusal::NotProtocolC`]; [`crate::Refusal::NeedAllowTwoPrimaries`] when both are Primary;
     /// [`crate::Refusal::InvalidRequest`] when 8.4 has no such connection (any more).
-    pub fn set_two_primaries(
-        &mut self,
-        resource: &str,
-        connection: &ConnectionStatus,
-        on: bool,
-    ) -> Result<(), Error> {
+    pub fn set_two_primaries(&mut self, resource: &str, connection: &ConnectionStatus, on: bool) -> Result<(), Error> {
         // Without DRBD_GENL_F_SET_DEFAULTS: that would reset every other option, the shared secret too.
-        let net = NetConf {
-            two_primaries: Some(on),
-            ..NetConf::default()
-        };
+        let net = NetConf { two_primaries: Some(on), ..NetConf::default() };
         self.net_options(&connection.peer(resource), &net)
     }
 
@@ -212,30 +200,18 @@ impl Drbd {
     ///
     /// [`crate::Refusal::LocalAddressInUse`], [`crate::Refusal::PeerAddressInUse`], [`crate::Refusal::NetConfigured`],
     /// [`crate::Refusal::DiscardImpossible`] on a Primary.
-    pub fn connect(
-        &mut self,
-        peer: &Peer,
-        net: &NetConf,
-        discard_my_data: bool,
-    ) -> Result<(), Error> {
+    pub fn connect(&mut self, peer: &Peer, net: &NetConf, discard_my_data: bool) -> Result<(), Error> {
         let mut request = self.of_connection(Command::CONNECT, peer)?;
         let discard_my_data = discard_my_data.then_some(true);
         match self.dialect() {
             Dialect::V84 => {
                 // The one request of 8.4 that names a connection by resource and addresses together.
                 request.context().resource_name = Some(peer.resource.clone());
-                let net = NetConf {
-                    discard_my_data,
-                    shared_secret: net.shared_secret.clone(),
-                    ..net.clone()
-                };
+                let net = NetConf { discard_my_data, shared_secret: net.shared_secret.clone(), ..net.clone() };
                 request.contents.net_conf = Some(net);
             }
             Dialect::V9 => {
-                let parms = ConnectParms {
-                    discard_my_data,
-                    ..ConnectParms::default()
-                };
+                let parms = ConnectParms { discard_my_data, ..ConnectParms::default() };
                 request.contents.connect_parms = Some(parms);
             }
         }
@@ -249,10 +225,7 @@ impl Drbd {
     /// Refused while the peer would lose its last good data, unless `force`.
     pub fn disconnect(&mut self, peer: &Peer, force: bool) -> Result<crate::Change, Error> {
         let mut request = self.of_connection(Command::DISCONNECT, peer)?;
-        let parms = DisconnectParms {
-            force_disconnect: force.then_some(true),
-            ..DisconnectParms::default()
-        };
+        let parms = DisconnectParms { force_disconnect: force.then_some(true), ..DisconnectParms::default() };
         request.contents.disconnect_parms = force.then_some(parms);
         self.change(&request)
     }
@@ -282,11 +255,7 @@ impl Drbd {
 
     /// A request about one connection: 8.4 takes the addresses and nothing else, 9 the resource and the node id.
     pub(crate) fn of_connection(&self, command: Command, peer: &Peer) -> Result<Request, Error> {
-        let missing = |what| Error::Missing {
-            command,
-            subject: peer.to_string(),
-            what,
-        };
+        let missing = |what| Error::Missing { command, subject: peer.to_string(), what };
         let context = match self.dialect() {
             Dialect::V84 if peer.my_addr.is_empty() || peer.peer_addr.is_empty() => {
                 return Err(missing("both addresses: 8.4 has forgotten them"));
@@ -298,20 +267,11 @@ impl Drbd {
             },
             Dialect::V9 => CfgContext {
                 resource_name: Some(crate::drbd::checked_name(&peer.resource)?.to_owned()),
-                peer_node_id: Some(
-                    peer.peer_node_id
-                        .ok_or_else(|| missing("the peer's node id"))?,
-                ),
+                peer_node_id: Some(peer.peer_node_id.ok_or_else(|| missing("the peer's node id"))?),
                 ..CfgContext::default()
             },
         };
-        let contents = Contents {
-            context: Some(context),
-            ..Contents::default()
-        };
-        Ok(Request {
-            contents,
-            ..Request::new(command, peer.to_string())
-        })
+        let contents = Contents { context: Some(context), ..Contents::default() };
+        Ok(Request { contents, ..Request::new(command, peer.to_string()) })
     }
 }

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use crate::{
-    Address, ConnectParms, ConnectionInfo, ConnectionStatistics, DetachParms, DeviceConf,
-    DeviceInfo, DeviceStatistics, Dialect, DisconnectParms, DiskConf, ForgetPeerParms,
-    InvalidateParms, InvalidatePeerParms, NetConf, NewCurrentUuidParms, PathInfo, PathParms,
-    PeerDeviceConf, PeerDeviceInfo, PeerDeviceStatistics, RenameResourceInfo, RenameResourceParms,
-    ResizeParms, ResourceInfo, ResourceOpts, ResourceStatistics, SetRoleParms, StartVerifyParms,
+    Address, ConnectParms, ConnectionInfo, ConnectionStatistics, DetachParms, DeviceConf, DeviceInfo, DeviceStatistics,
+    Dialect, DisconnectParms, DiskConf, ForgetPeerParms, InvalidateParms, InvalidatePeerParms, NetConf,
+    NewCurrentUuidParms, PathInfo, PathParms, PeerDeviceConf, PeerDeviceInfo, PeerDeviceStatistics, RenameResourceInfo,
+    RenameResourceParms, ResizeParms, ResourceInfo, ResourceOpts, ResourceStatistics, SetRoleParms, StartVerifyParms,
     StateInfo, SuspendIoParms, TimeoutParms,
     nest::{self, Value, ValueError, nest},
     wire::{Attr, RawAttr},
@@ -125,9 +124,7 @@ impl Value for CfgReply {
             let attr = attr?;
             match attr.number() {
                 0 => {}
-                1 => reply
-                    .info_text
-                    .push(nest::field("CfgReply", "info_text", attr, dialect)?),
+                1 => reply.info_text.push(nest::field("CfgReply", "info_text", attr, dialect)?),
                 _ => reply.other.push(attr.to_owned()),
             }
         }
@@ -135,9 +132,7 @@ impl Value for CfgReply {
     }
 
     fn emit(&self, dialect: Dialect, out: &mut Vec<u8>) -> bool {
-        self.info_text
-            .iter()
-            .for_each(|line| nest::put(1, Some(line), dialect, out));
+        self.info_text.iter().for_each(|line| nest::put(1, Some(line), dialect, out));
         nest::put_all(&self.other, out);
         true
     }
@@ -186,13 +181,8 @@ impl Notified {
 
 impl fmt::Debug for Notified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = [
-            "exists", "create", "change", "destroy", "call", "response", "rename",
-        ];
-        match usize::try_from(self.what())
-            .ok()
-            .and_then(|what| words.get(what))
-        {
+        let words = ["exists", "create", "change", "destroy", "call", "response", "rename"];
+        match usize::try_from(self.what()).ok().and_then(|what| words.get(what)) {
             Some(word) => f.write_str(word)?,
             None => write!(f, "unknown({})", self.what())?,
         }

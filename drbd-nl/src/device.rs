@@ -220,20 +220,11 @@ impl Drbd {
     /// # Errors
     ///
     /// [`crate::Refusal::MinorConfigured`], [`crate::Refusal::MinorOrVolumeExists`], [`crate::Refusal::ResourceUnknown`].
-    pub fn new_minor(
-        &mut self,
-        resource: &str,
-        volume: u32,
-        minor: u32,
-        conf: &DeviceConf,
-    ) -> Result<(), Error> {
+    pub fn new_minor(&mut self, resource: &str, volume: u32, minor: u32, conf: &DeviceConf) -> Result<(), Error> {
         let mut request = Request::of_resource(Command::NEW_MINOR, resource)?;
         request.minor = minor;
         request.subject = format!("{resource}/{volume} (minor {minor})");
-        let context = request
-            .contents
-            .context
-            .get_or_insert_with(CfgContext::default);
+        let context = request.contents.context.get_or_insert_with(CfgContext::default);
         context.volume = Some(volume);
         request.contents.device_conf = (self.dialect() == Dialect::V9).then(|| conf.clone());
         self.command(&request)
@@ -279,10 +270,7 @@ impl Drbd {
     /// [`crate::Refusal::NoUpToDateDisk`] when a Primary would lose its last good data.
     pub fn detach(&mut self, minor: u32, force: bool) -> Result<crate::Change, Error> {
         let mut request = Request::of_minor(Command::DETACH, minor);
-        let parms = DetachParms {
-            force_detach: force.then_some(true),
-            ..DetachParms::default()
-        };
+        let parms = DetachParms { force_detach: force.then_some(true), ..DetachParms::default() };
         request.contents.detach_parms = Some(parms);
         self.change(&request)
     }
@@ -306,10 +294,7 @@ impl Drbd {
     /// [`crate::Refusal::Connected`] when the connection is not in a state for that.
     pub fn new_current_uuid(&mut self, minor: u32, clear_bitmap: bool) -> Result<(), Error> {
         let mut request = Request::of_minor(Command::NEW_C_UUID, minor);
-        let parms = NewCurrentUuidParms {
-            clear_bm: clear_bitmap.then_some(true),
-            ..NewCurrentUuidParms::default()
-        };
+        let parms = NewCurrentUuidParms { clear_bm: clear_bitmap.then_some(true), ..NewCurrentUuidParms::default() };
         request.contents.new_c_uuid_parms = Some(parms);
         self.command(&request)
     }

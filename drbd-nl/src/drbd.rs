@@ -44,18 +44,12 @@ impl Drbd {
     ///
     /// [`Error::NotLoaded`]: somebody has to load the module first, the kernel does not do it by itself.
     pub fn open() -> Result<Drbd, Error> {
-        let socket = KernelSocket::open().map_err(|source| Error::Socket {
-            doing: "open",
-            source,
-        })?;
+        let socket = KernelSocket::open().map_err(|source| Error::Socket { doing: "open", source })?;
         Drbd::over(Box::new(socket))
     }
 
     pub(crate) fn over(transport: Box<dyn Transport>) -> Result<Drbd, Error> {
-        Ok(Drbd {
-            channel: Channel::open(transport, ANSWER_TIMEOUT)?,
-            timeout: ANSWER_TIMEOUT,
-        })
+        Ok(Drbd { channel: Channel::open(transport, ANSWER_TIMEOUT)?, timeout: ANSWER_TIMEOUT })
     }
 
     /// What the loaded module speaks.
@@ -76,19 +70,13 @@ impl Drbd {
     /// A command that may have nothing to do.
     pub(crate) fn change(&mut self, request: &Request) -> Result<Change, Error> {
         let (code, _) = self.ask(request)?;
-        Ok(if refusal::is_nothing_to_do(code) {
-            Change::NothingToDo
-        } else {
-            Change::Done
-        })
+        Ok(if refusal::is_nothing_to_do(code) { Change::NothingToDo } else { Change::Done })
     }
 
     /// A request with one answer.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<(i32, Contents), Error> {
         let packet = self.with_fresh_family(|drbd| drbd.ask_once(request))?;
-        let contents = packet
-            .contents(self.dialect())
-            .map_err(|source| request.undecodable(source))?;
+        let contents = packet.contents(self.dialect()).map_err(|source| request.undecodable(source))?;
         if refusal::is_success(packet.code) {
             return Ok((packet.code, contents));
         }
@@ -97,15 +85,9 @@ impl Drbd {
 
     /// The family's id changes when the module is loaded anew; the kernel does not know the old one then, so nothing has happened and
     /// the request can be repeated.
-    fn with_fresh_family<T>(
-        &mut self,
-        mut attempt: impl FnMut(&mut Drbd) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn with_fresh_family<T>(&mut self, mut attempt: impl FnMut(&mut Drbd) -> Result<T, Error>) -> Result<T, Error> {
         match attempt(self) {
-            Err(Error::Kernel {
-                errno: Errno::ENOENT,
-                ..
-            }) => {
+            Err(Error::Kernel { errno: Errno::ENOENT, .. }) => {
                 self.channel.resolve(self.timeout)?;
                 attempt(self)
             }
@@ -141,50 +123,28 @@ impl Drbd {
                 }
                 continue;
             };
-            let contents = packet
-                .contents(self.dialect())
-                .map_err(|source| request.undecodable(source));
+            let contents = packet.contents(self.dialect()).map_err(|source| request.undecodable(source));
             match contents {
-                Ok(contents) if refusal::is_success(packet.code) => records.push(Record {
-                    minor: packet.minor,
-                    contents,
-                }),
+                Ok(contents) if refusal::is_success(packet.code) => {
+                    records.push(Record { minor: packet.minor, contents })
+                }
                 Ok(contents) => {
                     return self.abandon(request.refused(packet.code, contents, self.dialect()));
                 }
                 Err(error) => return self.abandon(error),
             }
         }
-        self.abandon(Error::Endless {
-            command: request.command,
-            records: records.len(),
-        })
+        self.abandon(Error::Endless { command: request.command, records: records.len() })
     }
 
     fn send(&mut self, request: &Request, flags: u16) -> Result<u32, Error> {
-        let packet = Packet::request(
-            request.command,
-            request.minor,
-            &request.contents,
-            self.dialect(),
-        );
-        let message = Message {
-            kind: self.channel.family().id,
-            flags,
-            sequence: 0,
-            port: 0,
-            payload: packet.emit(),
-        };
+        let packet = Packet::request(request.command, request.minor, &request.contents, self.dialect());
+        let message = Message { kind: self.channel.family().id, flags, sequence: 0, port: 0, payload: packet.emit() };
         self.channel.send(message)
     }
 
     /// The next message that answers `sequence`. Broadcasts come from port 0 with numbers of their own.
-    fn answer(
-        &mut self,
-        request: &Request,
-        sequence: u32,
-        deadline: Instant,
-    ) -> Result<Message, Error> {
+    fn answer(&mut self, request: &Request, sequence: u32, deadline: Instant) -> Result<Message, Error> {
         loop {
             let message = match self.channel.receive(deadline) {
                 Ok(message) => message.map_err(|source| request.undecodable(source))?,
@@ -197,11 +157,7 @@ impl Drbd {
     }
 
     /// What is DRBD's answer; nothing for a verdict of netlink's that is no error.
-    fn packet_or_error(
-        &mut self,
-        request: &Request,
-        message: &Message,
-    ) -> Result<Option<Packet>, Error> {
+    fn packet_or_error(&mut self, request: &Request, message: &Message) -> Result<Option<Packet>, Error> {
         let broken = |source| request.undecodable(source);
         match message.verdict().map_err(broken)? {
             Some(verdict) if verdict.errno == 0 => Ok(None),
@@ -220,14 +176,7 @@ impl Drbd {
     }
 
     pub(crate) fn only_in(&self, dialect: Dialect, command: Command) -> Result<(), Error> {
-        if self.dialect() == dialect {
-            Ok(())
-        } else {
-            Err(Error::NotInDialect {
-                command,
-                dialect: self.dialect(),
-            })
-        }
+        if self.dialect() == dialect { Ok(()) } else { Err(Error::NotInDialect { command, dialect: self.dialect() }) }
     }
 }
 
@@ -250,26 +199,15 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(command: Command, subject: String) -> Request {
-        Request {
-            command,
-            minor: NO_MINOR,
-            contents: Contents::default(),
-            subject,
-        }
+        Request { command, minor: NO_MINOR, contents: Contents::default(), subject }
     }
 
     pub(crate) fn of_minor(command: Command, minor: u32) -> Request {
-        Request {
-            minor,
-            ..Request::new(command, format!("minor {minor}"))
-        }
+        Request { minor, ..Request::new(command, format!("minor {minor}")) }
     }
 
     pub(crate) fn of_volume(command: Command, volume: &Target) -> Request {
-        Request {
-            subject: volume.to_string(),
-            ..Request::of_minor(command, volume.minor)
-        }
+        Request { subject: volume.to_string(), ..Request::of_minor(command, volume.minor) }
     }
 
     pub(crate) fn of_resource(command: Command, name: &str) -> Result<Request, Error> {
@@ -279,9 +217,7 @@ impl Request {
     }
 
     pub(crate) fn context(&mut self) -> &mut CfgContext {
-        self.contents
-            .context
-            .get_or_insert_with(CfgContext::default)
+        self.contents.context.get_or_insert_with(CfgContext::default)
     }
 
     fn refused(&self, code: i32, contents: Contents, dialect: Dialect) -> Error {
@@ -297,36 +233,21 @@ impl Request {
         let (command, subject) = (self.command, self.subject.clone());
         match Errno::from_raw(verdict.errno) {
             Errno::EPERM => Error::NotPermitted { command, subject },
-            errno => Error::Kernel {
-                command,
-                subject,
-                errno,
-                text: verdict.text,
-            },
+            errno => Error::Kernel { command, subject, errno, text: verdict.text },
         }
     }
 
     fn unanswered(&self, error: std::io::Error, after: Duration) -> Error {
         let (command, subject) = (self.command, self.subject.clone());
         match error {
-            error if error.kind() == std::io::ErrorKind::TimedOut => Error::Timeout {
-                command,
-                subject,
-                after,
-            },
+            error if error.kind() == std::io::ErrorKind::TimedOut => Error::Timeout { command, subject, after },
             error if is_overrun(&error) => Error::AnswerLost { command, subject },
-            source => Error::Socket {
-                doing: "receive from",
-                source,
-            },
+            source => Error::Socket { doing: "receive from", source },
         }
     }
 
     fn undecodable(&self, source: crate::DecodeError) -> Error {
-        Error::Decode {
-            what: format!("Answer to {} of {}", self.command, self.subject),
-            source,
-        }
+        Error::Decode { what: format!("Answer to {} of {}", self.command, self.subject), source }
     }
 }
 
@@ -335,11 +256,5 @@ const RESOURCE_NAME_MAX: usize = 127; // drbd_genl.h: ctx_resource_name has 128 
 /// The kernel reads a name up to its first NUL: a name with one inside would mean another resource.
 pub(crate) fn checked_name(name: &str) -> Result<&str, Error> {
     let good = !name.is_empty() && name.len() <= RESOURCE_NAME_MAX && !name.contains('\0');
-    if good {
-        Ok(name)
-    } else {
-        Err(Error::BadName {
-            name: name.to_owned(),
-        })
-    }
+    if good { Ok(name) } else { Err(Error::BadName { name: name.to_owned() }) }
 }

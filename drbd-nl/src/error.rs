@@ -12,9 +12,7 @@ pub enum Error {
     #[error("DRBD is not loaded in this kernel (try: modprobe drbd)")]
     NotLoaded,
     /// The kernel has a family `drbd` that this crate does not speak.
-    #[error(
-        "DRBD speaks version {version} of its netlink family, and this program only 1 (8.4) and 2 (9)"
-    )]
+    #[error("DRBD speaks version {version} of its netlink family, and this program only 1 (8.4) and 2 (9)")]
     UnknownVersion {
         /// `CTRL_ATTR_VERSION`.
         version: u32,
@@ -44,9 +42,7 @@ pub enum Error {
         text: Option<String>,
     },
     /// Not root enough.
-    #[error(
-        "{command} of {subject} is not permitted: it needs CAP_NET_ADMIN, with DRBD 9 CAP_SYS_ADMIN too"
-    )]
+    #[error("{command} of {subject} is not permitted: it needs CAP_NET_ADMIN, with DRBD 9 CAP_SYS_ADMIN too")]
     NotPermitted {
         /// What was asked.
         command: Command,
@@ -134,15 +130,11 @@ impl Error {
 }
 
 fn info_lines(info: &[String]) -> String {
-    info.iter()
-        .map(|line| format!("; {}", line.trim_end()))
-        .collect()
+    info.iter().map(|line| format!("; {}", line.trim_end())).collect()
 }
 
 fn text_clause(text: &Option<String>) -> String {
-    text.as_ref()
-        .map(|text| format!(" ({text})"))
-        .unwrap_or_default()
+    text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
 }
 
 /// Bytes that are no message of DRBD's.

@@ -14,7 +14,10 @@ pub(crate) const NAME: &str = "drbd";
 const EVENT_GROUP: &str = "events";
 /// The controller's own family id (linux/genetlink.h, GENL_ID_CTRL).
 pub const GENL_ID_CTRL: u16 = 16;
+/// The controller's notifications about families that come and go.
+pub(crate) const CTRL_GROUP: u32 = 16; // net/netlink/genetlink.c: the controller's first group has its family's id
 const CTRL_CMD_NEWFAMILY: u8 = 1;
+const CTRL_CMD_DELFAMILY: u8 = 2;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const GENL_HEADER_LEN: usize = 4;
 
@@ -67,17 +70,12 @@ impl<T: Value> Value for List<T> {
     const NESTED: bool = true;
 
     fn parse(bytes: &[u8], dialect: Dialect) -> Result<Self, ValueError> {
-        RawAttr::list(bytes)
-            .map(|attr| T::parse(attr?.value, dialect))
-            .collect::<Result<_, _>>()
-            .map(List)
+        RawAttr::list(bytes).map(|attr| T::parse(attr?.value, dialect)).collect::<Result<_, _>>().map(List)
     }
 
     fn emit(&self, dialect: Dialect, out: &mut Vec<u8>) -> bool {
         let numbers = 1..=u16::MAX;
-        numbers
-            .zip(&self.0)
-            .for_each(|(number, item)| nest::put(number, Some(item), dialect, out));
+        numbers.zip(&self.0).for_each(|(number, item)| nest::put(number, Some(item), dialect, out));
         true
     }
 }
@@ -89,11 +87,24 @@ impl Family {
     ///
     /// An attribute of the wrong length.
     pub fn parse(message: &Message) -> Result<Option<Family>, DecodeError> {
+        Family::of_command(CTRL_CMD_NEWFAMILY, message)
+    }
+
+    /// The family that a message of the controller says is gone.
+    ///
+    /// # Errors
+    ///
+    /// An attribute of the wrong length.
+    pub fn removed(message: &Message) -> Result<Option<Family>, DecodeError> {
+        Family::of_command(CTRL_CMD_DELFAMILY, message)
+    }
+
+    fn of_command(command: u8, message: &Message) -> Result<Option<Family>, DecodeError> {
         if message.kind != GENL_ID_CTRL {
             return Ok(None);
         }
         match message.payload.split_first_chunk::<GENL_HEADER_LEN>() {
-            Some(([CTRL_CMD_NEWFAMILY, ..], attrs)) => parse_attrs(attrs).map(Some),
+            Some(([found, ..], attrs)) if *found == command => parse_attrs(attrs).map(Some),
             Some(_) => Ok(None),
             None => Err(DecodeError::Short {
                 what: "Controller message",
@@ -111,10 +122,7 @@ impl Family {
     /// The number of the group with DRBD's events.
     pub fn event_group(&self) -> Option<u32> {
         let groups = &self.mcast_groups.as_ref()?.0;
-        groups
-            .iter()
-            .find(|group| group.name.as_deref() == Some(EVENT_GROUP))?
-            .id
+        groups.iter().find(|group| group.name.as_deref() == Some(EVENT_GROUP))?.id
     }
 }
 
@@ -122,11 +130,7 @@ fn parse_attrs(bytes: &[u8]) -> Result<Family, DecodeError> {
     // The controller's numbers do not depend on DRBD's dialect.
     <Family as Value>::parse(bytes, Dialect::V84).map_err(|error| match error {
         ValueError::Inside(error) => error,
-        ValueError::Length { need } => DecodeError::Short {
-            what: "Family",
-            len: bytes.len(),
-            need,
-        },
+        ValueError::Length { need } => DecodeError::Short { what: "Family", len: bytes.len(), need },
     })
 }
 
@@ -134,24 +138,13 @@ fn parse_attrs(bytes: &[u8]) -> Result<Family, DecodeError> {
 pub(crate) fn query(sequence: u32) -> Message {
     let mut payload = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     nest::put(2, Some(&NAME.to_owned()), Dialect::V84, &mut payload);
-    Message {
-        kind: GENL_ID_CTRL,
-        flags: NLM_F_REQUEST,
-        sequence,
-        port: 0,
-        payload,
-    }
+    Message { kind: GENL_ID_CTRL, flags: NLM_F_REQUEST, sequence, port: 0, payload }
 }
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.family_name.as_deref().unwrap_or("?");
-        write!(
-            f,
-            "{name} id {} version {}",
-            self.family_id.unwrap_or(0),
-            self.version.unwrap_or(0)
-        )
+        write!(f, "{name} id {} version {}", self.family_id.unwrap_or(0), self.version.unwrap_or(0))
     }
 }
 
@@ -166,15 +159,12 @@ pub(crate) struct Resolved {
 impl Resolved {
     pub(crate) fn of(family: &Family) -> Result<Resolved, crate::Error> {
         let version = family.version.unwrap_or(0);
-        let dialect = family
-            .dialect()
-            .ok_or(crate::Error::UnknownVersion { version })?;
+        let dialect = family.dialect().ok_or(crate::Error::UnknownVersion { version })?;
         match (family.family_id, family.event_group()) {
             (Some(id), Some(group)) => Ok(Resolved { id, dialect, group }),
-            _ => Err(crate::Error::Socket {
-                doing: "learn the family from",
-                source: io::ErrorKind::InvalidData.into(),
-            }),
+            _ => {
+                Err(crate::Error::Socket { doing: "learn the family from", source: io::ErrorKind::InvalidData.into() })
+            }
         }
     }
 }

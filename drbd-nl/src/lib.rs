@@ -19,17 +19,21 @@
 mod address;
 mod channel;
 mod command;
+mod connection;
 mod contents;
 mod device;
 mod dialect;
 mod drbd;
 mod error;
+mod event;
 mod events;
 mod family;
+mod join;
 mod nest;
 mod packet;
 mod path;
 mod peer_device;
+mod record;
 mod refusal;
 mod resource;
 mod secret;
@@ -39,36 +43,31 @@ mod state84;
 mod status;
 pub mod wire;
 
-mod connection;
-
 pub use address::Address;
 pub use command::Command;
-pub use connection::{
-    ConnectParms, ConnectionInfo, ConnectionStatistics, DisconnectParms, NetConf, Peer,
-};
+pub use connection::{ConnectParms, ConnectionInfo, ConnectionStatistics, DisconnectParms, NetConf, Peer};
 pub use contents::{CfgContext, CfgReply, Contents, HelperInfo, NotificationHeader, Notified};
 pub use device::{
-    DetachParms, DeviceConf, DeviceInfo, DeviceStatistics, DiskConf, InvalidateParms,
-    NewCurrentUuidParms, ResizeParms, SuspendIoParms, Target,
+    DetachParms, DeviceConf, DeviceInfo, DeviceStatistics, DiskConf, InvalidateParms, NewCurrentUuidParms, ResizeParms,
+    SuspendIoParms, Target,
 };
 pub use dialect::Dialect;
 pub use drbd::{ANSWER_TIMEOUT, Change, DUMP_RECORDS_MAX, Drbd};
 pub use error::{DecodeError, Error};
+pub use event::{Event, HelperPhase, Object, ObjectId};
+pub use events::{Events, PENDING_MAX};
 pub use family::{Family, FamilyOp, GENL_ID_CTRL, List, McastGroup};
 pub use packet::{NO_MINOR, Packet};
 pub use path::{PathInfo, PathParms};
 pub use peer_device::{
-    ForgetPeerParms, InvalidatePeerParms, PeerDeviceConf, PeerDeviceInfo, PeerDeviceStatistics,
-    PeerVolume, StartVerifyParms, TimeoutParms,
+    ForgetPeerParms, InvalidatePeerParms, PeerDeviceConf, PeerDeviceInfo, PeerDeviceStatistics, PeerVolume,
+    StartVerifyParms, TimeoutParms,
 };
 pub use refusal::Refusal;
 pub use resource::{
-    RenameResourceInfo, RenameResourceParms, ResourceInfo, ResourceOpts, ResourceStatistics,
-    SetRoleParms,
+    RenameResourceInfo, RenameResourceParms, ResourceInfo, ResourceOpts, ResourceStatistics, SetRoleParms,
 };
 pub use secret::Secret;
 pub use state::{ConnectionState, DiskState, Protocol, ReplState, Role};
 pub use state84::{State84, StateInfo};
-pub use status::{
-    ConnectionStatus, PathStatus, PeerDeviceStatus, ResourceStatus, Suspended, VolumeStatus,
-};
+pub use status::{ConnectionStatus, PathStatus, PeerDeviceStatus, ResourceStatus, Suspended, VolumeStatus};

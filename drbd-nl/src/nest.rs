@@ -1,7 +1,7 @@
 //! Values of attributes, and the macro that turns a table of numbers, names and types into a struct that reads and writes a nest.
 //!
 //! Every field is optional, as on the wire: kernels add fields, and what is absent in a request keeps its value or its default. Unknown attributes
-//! survive in `other`. Attribute type 0 is padding (kernels on some machines align 64-bit values with it) and is dropped.
+//! survive in `other`, and so do repetitions. Attribute type 0 is padding (kernels on some machines align 64-bit values with it) and is dropped.
 
 use crate::{
     Address, Dialect, Secret,
@@ -40,12 +40,7 @@ pub(crate) fn field<T: Value>(
     dialect: Dialect,
 ) -> Result<T, DecodeError> {
     T::parse(attr.value, dialect).map_err(|error| match error {
-        ValueError::Length { need } => DecodeError::Length {
-            nest,
-            field,
-            len: attr.value.len(),
-            need,
-        },
+        ValueError::Length { need } => DecodeError::Length { nest, field, len: attr.value.len(), need },
         ValueError::Inside(error) => error,
     })
 }
@@ -55,11 +50,7 @@ pub(crate) fn put<T: Value>(number: u16, value: Option<&T>, dialect: Dialect, ou
     let Some(value) = value else { return };
     let start = out.len();
     let mut known = true;
-    let kind = if T::NESTED {
-        wire::nested(number)
-    } else {
-        number
-    };
+    let kind = if T::NESTED { wire::nested(number) } else { number };
     wire::put(out, kind, |out| known = value.emit(dialect, out));
     if !known {
         out.truncate(start);
@@ -152,9 +143,7 @@ impl Value for Vec<u64> {
     fn parse(bytes: &[u8], _: Dialect) -> Result<Self, ValueError> {
         let (chunks, rest) = bytes.as_chunks::<8>();
         if !rest.is_empty() {
-            return Err(ValueError::Length {
-                need: bytes.len().next_multiple_of(8),
-            });
+            return Err(ValueError::Length { need: bytes.len().next_multiple_of(8) });
         }
         Ok(chunks.iter().copied().map(u64::from_ne_bytes).collect())
     }
@@ -183,7 +172,7 @@ macro_rules! nest {
                 #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
                 pub $field: Option<$type>,
             )*
-            /// Attributes that this version does not know, as they came.
+            /// Attributes that this version does not know, and repeated ones, as they came.
             #[cfg_attr(feature = "serde", serde(skip))]
             pub other: Vec<$crate::wire::Attr>,
         }
@@ -197,7 +186,7 @@ macro_rules! nest {
                     let attr = attr?;
                     match attr.number() {
                         0 => {}
-                        $($number => {
+                        $($number if nest.$field.is_none() => {
                             let value = $crate::nest::field(stringify!($name), stringify!($field), attr, dialect)?;
                             nest.$field = Some(value);
                         })*

@@ -36,14 +36,7 @@ impl Packet {
         contents.emit(dialect, &mut bytes);
         // What emit writes is a list of attributes.
         let attrs = Attr::list(&bytes).unwrap_or_default();
-        Packet {
-            command,
-            version: dialect.version(),
-            reserved: 0,
-            minor,
-            code: 0,
-            attrs,
-        }
+        Packet { command, version: dialect.version(), reserved: 0, minor, code: 0, attrs }
     }
 
     /// From what follows the netlink header.
@@ -52,14 +45,8 @@ impl Packet {
     ///
     /// Too short, or a list of attributes that breaks off.
     pub fn parse(payload: &[u8]) -> Result<Packet, DecodeError> {
-        let short = || DecodeError::Short {
-            what: "DRBD message",
-            len: payload.len(),
-            need: HEADERS_LEN,
-        };
-        let (headers, attrs) = payload
-            .split_first_chunk::<HEADERS_LEN>()
-            .ok_or_else(short)?;
+        let short = || DecodeError::Short { what: "DRBD message", len: payload.len(), need: HEADERS_LEN };
+        let (headers, attrs) = payload.split_first_chunk::<HEADERS_LEN>().ok_or_else(short)?;
         let [command, version, r0, r1, m0, m1, m2, m3, c0, c1, c2, c3] = *headers;
         Ok(Packet {
             command: Command(command),
@@ -91,11 +78,7 @@ impl Packet {
         self.attrs.iter().for_each(|attr| attr.emit(&mut bytes));
         Contents::parse(&bytes, dialect).map_err(|error| match error {
             ValueError::Inside(error) => error,
-            ValueError::Length { need } => DecodeError::Short {
-                what: "DRBD message",
-                len: bytes.len(),
-                need,
-            },
+            ValueError::Length { need } => DecodeError::Short { what: "DRBD message", len: bytes.len(), need },
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::{
-    CfgContext, Change, Command, Contents, Dialect, DiskState, Drbd, Error, Peer, ReplState,
-    Target, drbd::Request, nest::nest,
+    CfgContext, Change, Command, Contents, Dialect, DiskState, Drbd, Error, Peer, ReplState, Target, drbd::Request,
+    nest::nest,
 };
 
 /// Names one volume of one connection: 8.4 goes by the minor, 9 by resource, volume and node id.
@@ -21,11 +21,7 @@ pub struct PeerVolume {
 
 impl fmt::Display for PeerVolume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{} (minor {})",
-            self.target.resource, self.volume, self.target.minor
-        )
+        write!(f, "{}/{} (minor {})", self.target.resource, self.volume, self.target.minor)
     }
 }
 
@@ -128,10 +124,7 @@ nest! {
 impl PeerDeviceStatistics {
     /// The part of a running resync that is done, 0 to 1. DRBD 9 only; 8.4 tells it in [`crate::StateInfo`].
     pub fn resync_done(&self) -> Option<f64> {
-        let left = self
-            .out_of_sync
-            .unwrap_or(0)
-            .saturating_sub(self.resync_failed.unwrap_or(0));
+        let left = self.out_of_sync.unwrap_or(0).saturating_sub(self.resync_failed.unwrap_or(0));
         fraction_done(self.rs_total?, left)
     }
 }
@@ -197,11 +190,7 @@ impl Drbd {
     /// # Errors
     ///
     /// [`crate::Refusal::NoVerifyAlg`], [`crate::Refusal::NeedConnection`], [`crate::Refusal::ResyncRunning`].
-    pub fn start_verify(
-        &mut self,
-        volume: &PeerVolume,
-        parms: &StartVerifyParms,
-    ) -> Result<Change, Error> {
+    pub fn start_verify(&mut self, volume: &PeerVolume, parms: &StartVerifyParms) -> Result<Change, Error> {
         let mut request = self.of_peer_volume(Command::START_OV, volume)?;
         request.contents.start_ov_parms = Some(parms.clone());
         self.change(&request)
@@ -232,11 +221,7 @@ impl Drbd {
     /// # Errors
     ///
     /// [`Error::NotInDialect`] on 8.4.
-    pub fn peer_device_options(
-        &mut self,
-        volume: &PeerVolume,
-        conf: &PeerDeviceConf,
-    ) -> Result<(), Error> {
+    pub fn peer_device_options(&mut self, volume: &PeerVolume, conf: &PeerDeviceConf) -> Result<(), Error> {
         self.only_in(Dialect::V9, Command::CHG_PEER_DEVICE_OPTS)?;
         let mut request = self.of_peer_volume(Command::CHG_PEER_DEVICE_OPTS, volume)?;
         request.contents.peer_device_conf = Some(conf.clone());
@@ -252,10 +237,8 @@ impl Drbd {
         self.only_in(Dialect::V9, Command::FORGET_PEER)?;
         let mut request = Request::of_resource(Command::FORGET_PEER, &peer.resource)?;
         let node_id = peer.peer_node_id.and_then(|id| i32::try_from(id).ok());
-        request.contents.forget_peer_parms = Some(ForgetPeerParms {
-            forget_peer_node_id: node_id,
-            ..Default::default()
-        });
+        request.contents.forget_peer_parms =
+            Some(ForgetPeerParms { forget_peer_node_id: node_id, ..Default::default() });
         self.command(&request)
     }
 
@@ -273,17 +256,10 @@ impl Drbd {
     fn of_peer_volume(&self, command: Command, volume: &PeerVolume) -> Result<Request, Error> {
         let subject = volume.to_string();
         if self.dialect() == Dialect::V84 {
-            return Ok(Request {
-                minor: volume.target.minor,
-                ..Request::new(command, subject)
-            });
+            return Ok(Request { minor: volume.target.minor, ..Request::new(command, subject) });
         }
         let Some(peer_node_id) = volume.peer_node_id else {
-            return Err(Error::Missing {
-                command,
-                subject,
-                what: "the peer's node id",
-            });
+            return Err(Error::Missing { command, subject, what: "the peer's node id" });
         };
         let context = CfgContext {
             resource_name: Some(crate::drbd::checked_name(&volume.target.resource)?.to_owned()),
@@ -291,13 +267,7 @@ impl Drbd {
             peer_node_id: Some(peer_node_id),
             ..CfgContext::default()
         };
-        let contents = Contents {
-            context: Some(context),
-            ..Contents::default()
-        };
-        Ok(Request {
-            contents,
-            ..Request::new(command, subject)
-        })
+        let contents = Contents { context: Some(context), ..Contents::default() };
+        Ok(Request { contents, ..Request::new(command, subject) })
     }
 }

@@ -116,7 +116,7 @@ refusals! {
     ResourceInUse 159 "resource in use" "volumes or connections are left",
     MinorConfigured 160 "minor in use" "",
     MinorOrVolumeExists 161 "minor or volume exists already" "",
-    InvalidRequest 162 "invalid request" "most often no such connection: it may be StandAlone",
+    InvalidRequest 162 "invalid request" "",
     NeedPeer100 163 "the peer is too old: protocol 100 needed" "",
     NeedAllowTwoPrimaries 164 "both nodes are Primary" "demote one first",
     MetadataUnclean 165 "metadata is not clean" "replay its activity log: drbdadm apply-al",
@@ -168,21 +168,13 @@ impl Refusal {
         if code == -21 && dialect == Dialect::V9 {
             return Refusal::StateChangeInterrupted; // the table's first -21 is 8.4's
         }
-        TABLE
-            .iter()
-            .find(|(number, _)| *number == code)
-            .map_or(Refusal::Other(code), |(_, refusal)| *refusal)
+        TABLE.iter().find(|(number, _)| *number == code).map_or(Refusal::Other(code), |(_, refusal)| *refusal)
     }
 
     /// The same request can succeed in a moment without anybody doing anything.
     pub fn is_transient(self) -> bool {
-        use Refusal::{
-            ConcurrentStateChange, HandshakeRetry, InTransientState, StateChangeTimeout,
-        };
-        matches!(
-            self,
-            ConcurrentStateChange | HandshakeRetry | InTransientState | StateChangeTimeout
-        )
+        use Refusal::{ConcurrentStateChange, HandshakeRetry, InTransientState, StateChangeTimeout};
+        matches!(self, ConcurrentStateChange | HandshakeRetry | InTransientState | StateChangeTimeout)
     }
 }
 
@@ -210,14 +202,8 @@ mod tests {
 
     #[test]
     fn minus_21_depends_on_the_dialect() {
-        assert_eq!(
-            Refusal::from_code(-21, Dialect::V84),
-            Refusal::OutdateWithoutConnection
-        );
-        assert_eq!(
-            Refusal::from_code(-21, Dialect::V9),
-            Refusal::StateChangeInterrupted
-        );
+        assert_eq!(Refusal::from_code(-21, Dialect::V84), Refusal::OutdateWithoutConnection);
+        assert_eq!(Refusal::from_code(-21, Dialect::V9), Refusal::StateChangeInterrupted);
     }
 
     #[test]
@@ -231,10 +217,7 @@ mod tests {
     #[test]
     fn display_gives_text_number_and_meaning() {
         let text = Refusal::TwoPrimaries.to_string();
-        assert_eq!(
-            text,
-            "two Primaries not allowed (-1): the peer is Primary and the connection does not allow two"
-        );
+        assert_eq!(text, "two Primaries not allowed (-1): the peer is Primary and the connection does not allow two");
         assert_eq!(Refusal::Other(-99).to_string(), "unknown code (-99)");
     }
 }

@@ -1,8 +1,6 @@
 //! Resources: their options, state, roles, and their life from `new_resource` to `down`.
 
-use crate::{
-    Change, Command, Contents, Dialect, Drbd, Error, Role, Target, drbd::Request, nest::nest,
-};
+use crate::{Change, Command, Contents, Dialect, Drbd, Error, Role, Target, drbd::Request, nest::nest};
 
 nest! {
     /// `RESOURCE_OPTS` (4).
@@ -135,15 +133,9 @@ impl Drbd {
         self.with_options(Command::RESOURCE_OPTS, name, options)
     }
 
-    fn with_options(
-        &mut self,
-        command: Command,
-        name: &str,
-        options: &ResourceOpts,
-    ) -> Result<(), Error> {
+    fn with_options(&mut self, command: Command, name: &str, options: &ResourceOpts) -> Result<(), Error> {
         let mut request = Request::of_resource(command, name)?;
-        request.contents.resource_opts =
-            (*options != ResourceOpts::default()).then(|| options.clone());
+        request.contents.resource_opts = (*options != ResourceOpts::default()).then(|| options.clone());
         self.command(&request)
     }
 
@@ -172,10 +164,7 @@ impl Drbd {
     /// [`Error::NotInDialect`] on 8.4.
     pub fn rename_resource(&mut self, name: &str, new_name: &str) -> Result<(), Error> {
         let mut request = Request::of_resource(Command::RENAME_RESOURCE, name)?;
-        let parms = RenameResourceParms {
-            new_resource_name: Some(new_name.to_owned()),
-            ..Default::default()
-        };
+        let parms = RenameResourceParms { new_resource_name: Some(new_name.to_owned()), ..Default::default() };
         request.contents.rename_resource_parms = Some(parms);
         self.only_in(Dialect::V9, Command::RENAME_RESOURCE)?;
         self.command(&request)
@@ -183,23 +172,13 @@ impl Drbd {
 }
 
 /// 8.4 looks at the minor only, 9 at the resource only.
-fn set_role(
-    dialect: Dialect,
-    command: Command,
-    volume: &Target,
-    force: bool,
-) -> Result<Request, Error> {
-    let parms = SetRoleParms {
-        force: force.then_some(true),
-        ..SetRoleParms::default()
-    };
+fn set_role(dialect: Dialect, command: Command, volume: &Target, force: bool) -> Result<Request, Error> {
+    let parms = SetRoleParms { force: force.then_some(true), ..SetRoleParms::default() };
     let mut request = match dialect {
         Dialect::V84 => Request::of_volume(command, volume),
         Dialect::V9 => Request::of_resource(command, &volume.resource)?,
     };
-    request.contents = Contents {
-        set_role_parms: (dialect == Dialect::V9 || force).then_some(parms),
-        ..request.contents
-    };
+    request.contents =
+        Contents { set_role_parms: (dialect == Dialect::V9 || force).then_some(parms), ..request.contents };
     Ok(request)
 }

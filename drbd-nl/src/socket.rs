@@ -44,29 +44,19 @@ impl KernelSocket {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         let port = socket.bind_auto()?.port_number();
         // Explanations in words, and errors that do not repeat the request. Kernels before 4.12 have neither.
-        for refused in [socket.set_ext_ack(true), socket.set_cap_ack(true)]
-            .into_iter()
-            .filter_map(Result::err)
-        {
+        for refused in [socket.set_ext_ack(true), socket.set_cap_ack(true)].into_iter().filter_map(Result::err) {
             if refused.raw_os_error() != Some(nix::libc::ENOPROTOOPT) {
                 return Err(refused);
             }
         }
         enlarge(&socket)?;
-        Ok(KernelSocket {
-            socket,
-            port,
-            buffer: Vec::with_capacity(DATAGRAM_MAX),
-        })
+        Ok(KernelSocket { socket, port, buffer: Vec::with_capacity(DATAGRAM_MAX) })
     }
 
     fn wait(&self, deadline: Instant) -> io::Result<()> {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         // Rounded up, or the last millisecond would spin.
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .as_millis()
-            + 1;
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match nix::poll::poll(&mut fds, left) {
             Ok(0) if Instant::now() >= deadline => Err(io::ErrorKind::TimedOut.into()),
@@ -87,9 +77,7 @@ fn enlarge(socket: &Socket) -> io::Result<()> {
 
 impl Transport for KernelSocket {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        self.socket
-            .send_to(message, &SocketAddr::new(0, 0), 0)
-            .map(drop)
+        self.socket.send_to(message, &SocketAddr::new(0, 0), 0).map(drop)
     }
 
     fn receive(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
@@ -102,10 +90,7 @@ impl Transport for KernelSocket {
             return Err(io::ErrorKind::Interrupted.into()); // some process, not the kernel: read on
         }
         if length > self.buffer.len() {
-            let text = format!(
-                "datagram of {length} bytes is longer than {}",
-                self.buffer.len()
-            );
+            let text = format!("datagram of {length} bytes is longer than {}", self.buffer.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Ok(self.buffer.clone())
@@ -127,18 +112,13 @@ impl Transport for KernelSocket {
 
 impl fmt::Debug for KernelSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KernelSocket")
-            .field("port", &self.port)
-            .finish_non_exhaustive()
+        f.debug_struct("KernelSocket").field("port", &self.port).finish_non_exhaustive()
     }
 }
 
 /// Nothing is wrong, there is only nothing yet: an interrupted call, or a wakeup without data.
 pub(crate) fn is_retry(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-    )
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
 /// The kernel dropped datagrams since this socket's buffer was full.

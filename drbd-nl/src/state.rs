@@ -162,19 +162,16 @@ impl ConnectionState {
 
     /// Waiting for the peer, in either dialect's word.
     pub fn is_connecting(self) -> bool {
-        matches!(
-            self,
-            ConnectionState::WfConnection | ConnectionState::Connecting
-        )
+        matches!(self, ConnectionState::WfConnection | ConnectionState::Connecting)
     }
 }
 
 numbered! {
     /// What replication does for one volume and one peer, `PEER_DEVICE_INFO`'s (drbd.h, enum drbd_conns, enum drbd_repl_state).
-    /// 8.4 has one number for both connection and replication, so without a connection it reports the connection's state here.
+    /// 8.4 has one number for both connection and replication; below Off its variants occur in `STATE_INFO` only.
     ReplState {
-        /// Not connected (9).
-        Off [_, 9] "Off",
+        /// Not connected. For 8.4 this is number 9, `C_WF_REPORT_PARAMS`: the kernel reports no lower one for a peer device.
+        Off [9, 9] "Off",
         /// Not connected, see [`ConnectionState`] (8.4).
         StandAlone [0, _] "StandAlone",
         /// Not connected (8.4).
@@ -193,8 +190,6 @@ numbered! {
         TearDown [7, _] "TearDown",
         /// Not connected (8.4).
         WfConnection [8, _] "WFConnection",
-        /// Connected, the volume's handshake is not done (8.4).
-        WfReportParams [9, _] "WFReportParams",
         /// Every write goes to the peer; 8.4's word is Connected.
         Established [10, 10] "Established",
         /// A full resync to the peer is being prepared.
@@ -235,8 +230,8 @@ impl ReplState {
     /// A resync runs, is being prepared, or is paused.
     pub fn is_resync(self) -> bool {
         use ReplState::{
-            PausedSyncS, PausedSyncT, StartingSyncS, StartingSyncT, SyncSource, SyncTarget,
-            WfBitMapS, WfBitMapT, WfSyncUuid,
+            PausedSyncS, PausedSyncT, StartingSyncS, StartingSyncT, SyncSource, SyncTarget, WfBitMapS, WfBitMapT,
+            WfSyncUuid,
         };
         matches!(
             self,
@@ -277,10 +272,7 @@ mod tests {
     #[test]
     fn up_to_date_is_8_in_8_4_and_9_in_9() {
         assert_eq!(DiskState::from_number(8, Dialect::V84), DiskState::UpToDate);
-        assert_eq!(
-            DiskState::from_number(8, Dialect::V9),
-            DiskState::Consistent
-        );
+        assert_eq!(DiskState::from_number(8, Dialect::V9), DiskState::Consistent);
         assert_eq!(DiskState::from_number(9, Dialect::V9), DiskState::UpToDate);
         assert_eq!(DiskState::from_number(9, Dialect::V84), DiskState::Other(9));
         assert_eq!(DiskState::from_number(2, Dialect::V84), DiskState::Failed);
@@ -291,22 +283,10 @@ mod tests {
     fn every_number_comes_back_in_both_dialects() {
         for dialect in [Dialect::V84, Dialect::V9] {
             for number in (0..40).chain([u32::MAX]) {
-                assert_eq!(
-                    Role::from_number(number, dialect).number(dialect),
-                    Some(number)
-                );
-                assert_eq!(
-                    DiskState::from_number(number, dialect).number(dialect),
-                    Some(number)
-                );
-                assert_eq!(
-                    ConnectionState::from_number(number, dialect).number(dialect),
-                    Some(number)
-                );
-                assert_eq!(
-                    ReplState::from_number(number, dialect).number(dialect),
-                    Some(number)
-                );
+                assert_eq!(Role::from_number(number, dialect).number(dialect), Some(number));
+                assert_eq!(DiskState::from_number(number, dialect).number(dialect), Some(number));
+                assert_eq!(ConnectionState::from_number(number, dialect).number(dialect), Some(number));
+                assert_eq!(ReplState::from_number(number, dialect).number(dialect), Some(number));
             }
         }
     }

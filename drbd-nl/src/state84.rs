@@ -55,13 +55,7 @@ impl State84 {
 impl fmt::Debug for State84 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (role, peer) = (self.role(), self.peer_role());
-        write!(
-            f,
-            "{}/{role}/{peer}/{}/{}",
-            self.connection(),
-            self.disk(),
-            self.peer_disk()
-        )?;
+        write!(f, "{}/{role}/{peer}/{}/{}", self.connection(), self.disk(), self.peer_disk())?;
         if self.is_suspended() {
             f.write_str("/suspended")?;
         }
@@ -145,10 +139,7 @@ impl StateInfo {
     /// The part of a running resync that is done, 0 to 1.
     pub fn resync_done(&self) -> Option<f64> {
         let total = self.bits_rs_total?;
-        let left = self
-            .bits_oos
-            .unwrap_or(0)
-            .saturating_sub(self.bits_rs_failed.unwrap_or(0));
+        let left = self.bits_oos.unwrap_or(0).saturating_sub(self.bits_rs_failed.unwrap_or(0));
         crate::peer_device::fraction_done(total, left)
     }
 }
@@ -160,19 +151,12 @@ mod tests {
     #[test]
     fn the_state_seen_live() {
         let state = State84(0x90A9);
-        assert_eq!(
-            format!("{state:?}"),
-            "Established/Primary/Secondary/UpToDate/Inconsistent"
-        );
+        assert_eq!(format!("{state:?}"), "Established/Primary/Secondary/UpToDate/Inconsistent");
     }
 
     #[test]
     fn progress_counts_bits() {
-        let info = StateInfo {
-            bits_rs_total: Some(100),
-            bits_oos: Some(25),
-            ..StateInfo::default()
-        };
+        let info = StateInfo { bits_rs_total: Some(100), bits_oos: Some(25), ..StateInfo::default() };
         assert_eq!(info.resync_done(), Some(0.75));
         assert_eq!(StateInfo::default().resync_done(), None);
     }

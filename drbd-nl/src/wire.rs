@@ -5,9 +5,7 @@
 
 use std::fmt;
 
-use netlink_packet_core::{
-    Emitable, NLA_F_NESTED, NLA_TYPE_MASK, NetlinkBuffer, NetlinkHeader, NlasIterator,
-};
+use netlink_packet_core::{Emitable, NLA_F_NESTED, NLA_TYPE_MASK, NetlinkBuffer, NetlinkHeader, NlasIterator};
 
 use crate::error::DecodeError;
 
@@ -70,17 +68,10 @@ impl Message {
             return Ok(None);
         }
         let Some(code) = self.payload.first_chunk::<4>() else {
-            return Err(DecodeError::Short {
-                what: "Verdict",
-                len: self.payload.len(),
-                need: 4,
-            });
+            return Err(DecodeError::Short { what: "Verdict", len: self.payload.len(), need: 4 });
         };
         let errno = i32::from_ne_bytes(*code).unsigned_abs().cast_signed();
-        Ok(Some(Verdict {
-            errno,
-            text: self.explanation(),
-        }))
+        Ok(Some(Verdict { errno, text: self.explanation() }))
     }
 
     /// The kernel's sentence in the extended acknowledgement, if it sent one.
@@ -89,9 +80,7 @@ impl Message {
             return None;
         }
         let attrs = self.payload.get(self.explanation_offset()?..)?;
-        let text = RawAttr::list(attrs)
-            .filter_map(Result::ok)
-            .find(|a| a.number() == NLMSGERR_ATTR_MSG)?;
+        let text = RawAttr::list(attrs).filter_map(Result::ok).find(|a| a.number() == NLMSGERR_ATTR_MSG)?;
         Some(text_of(text.value))
     }
 
@@ -113,18 +102,8 @@ impl Message {
 /// Shows no payload: it may hold a shared secret.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            flags,
-            sequence,
-            port,
-            payload,
-        } = self;
-        write!(
-            f,
-            "Message(type {kind}, flags {flags:#x}, seq {sequence}, port {port}, {} bytes)",
-            payload.len()
-        )
+        let Self { kind, flags, sequence, port, payload } = self;
+        write!(f, "Message(type {kind}, flags {flags:#x}, seq {sequence}, port {port}, {} bytes)", payload.len())
     }
 }
 
@@ -154,11 +133,7 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, DecodeE
 }
 
 fn first_message(bytes: &[u8]) -> Result<(Message, usize), DecodeError> {
-    let short = |need| DecodeError::Short {
-        what: "Netlink message",
-        len: bytes.len(),
-        need,
-    };
+    let short = |need| DecodeError::Short { what: "Netlink message", len: bytes.len(), need };
     if bytes.len() < HEADER_LEN {
         return Err(short(HEADER_LEN));
     }
@@ -194,10 +169,7 @@ impl<'a> RawAttr<'a> {
             let length = usize::from(attr.length());
             let bytes: &'a [u8] = attr.into_inner();
             let kind = u16::from_ne_bytes([bytes[2], bytes[3]]);
-            Ok(RawAttr {
-                kind,
-                value: &bytes[ATTR_HEADER_LEN..length],
-            })
+            Ok(RawAttr { kind, value: &bytes[ATTR_HEADER_LEN..length] })
         })
     }
 
@@ -208,10 +180,7 @@ impl<'a> RawAttr<'a> {
 
     /// A copy.
     pub fn to_owned(&self) -> Attr {
-        Attr {
-            kind: self.kind,
-            value: self.value.to_vec(),
-        }
+        Attr { kind: self.kind, value: self.value.to_vec() }
     }
 }
 
@@ -237,9 +206,7 @@ impl Attr {
     ///
     /// A length that is smaller than a header or larger than what is left.
     pub fn list(bytes: &[u8]) -> Result<Vec<Attr>, DecodeError> {
-        RawAttr::list(bytes)
-            .map(|attr| attr.map(|a| a.to_owned()))
-            .collect()
+        RawAttr::list(bytes).map(|attr| attr.map(|a| a.to_owned())).collect()
     }
 
     /// The type without its flag bits.
@@ -255,11 +222,7 @@ impl Attr {
 
 impl fmt::Debug for Attr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        RawAttr {
-            kind: self.kind,
-            value: &self.value,
-        }
-        .fmt(f)
+        RawAttr { kind: self.kind, value: &self.value }.fmt(f)
     }
 }
 
@@ -299,14 +262,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_shorter_than_its_header_or_longer_than_the_datagram_is_an_error_and_ends_the_iteration()
-     {
-        for bad in [
-            &[0u8; 3][..],
-            &[0; 16],
-            &[15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            &[0xff; 20],
-        ] {
+    fn a_message_shorter_than_its_header_or_longer_than_the_datagram_is_an_error_and_ends_the_iteration() {
+        for bad in [&[0u8; 3][..], &[0; 16], &[15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0xff; 20]] {
             let all: Vec<_> = messages(bad).collect();
             assert_eq!(all.len(), 1);
             assert!(all[0].is_err());
@@ -315,17 +272,8 @@ mod tests {
 
     #[test]
     fn several_messages_of_one_datagram_are_all_seen() {
-        let one = Message {
-            kind: 26,
-            flags: 2,
-            sequence: 7,
-            port: 9,
-            payload: vec![1, 2, 3, 4, 5],
-        };
-        let two = Message {
-            payload: vec![],
-            ..one.clone()
-        };
+        let one = Message { kind: 26, flags: 2, sequence: 7, port: 9, payload: vec![1, 2, 3, 4, 5] };
+        let two = Message { payload: vec![], ..one.clone() };
         let bytes = [one.emit(), two.emit()].concat();
         let seen: Vec<_> = messages(&bytes).map(Result::unwrap).collect();
         assert_eq!(seen, [one, two]);
@@ -333,10 +281,7 @@ mod tests {
 
     #[test]
     fn flag_bits_are_masked_and_kept() {
-        let attr = Attr {
-            kind: 0x4002,
-            value: vec![1],
-        };
+        let attr = Attr { kind: 0x4002, value: vec![1] };
         assert_eq!(attr.number(), 2);
         let mut bytes = vec![];
         attr.emit(&mut bytes);
@@ -354,10 +299,7 @@ mod tests {
 
     #[test]
     fn nothing_of_a_value_shows_in_debug() {
-        let attr = Attr {
-            kind: 1,
-            value: b"topsecret".to_vec(),
-        };
+        let attr = Attr { kind: 1, value: b"topsecret".to_vec() };
         assert_eq!(format!("{attr:?}"), "Attr(0x1, 9 bytes)");
     }
 }

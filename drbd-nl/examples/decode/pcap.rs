@@ -14,7 +14,7 @@ const NETLINK_GENERIC: u16 = 16;
 /// # Errors
 ///
 /// No pcap, of another link type, written on a machine of the other byte order, or broken off.
-pub fn generic_netlink(file: &[u8]) -> io::Result<Vec<&[u8]>> {
+pub(crate) fn generic_netlink(file: &[u8]) -> io::Result<Vec<&[u8]>> {
     let word = |at: usize| file.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     if !word(0).is_some_and(|magic| MAGICS.contains(&magic)) {
         return Err(invalid("not a little-endian pcap file"));
@@ -26,7 +26,8 @@ pub fn generic_netlink(file: &[u8]) -> io::Result<Vec<&[u8]>> {
     let mut rest = file.get(FILE_HEADER_LEN..).unwrap_or_default();
     while !rest.is_empty() {
         let (frame, after) = record(rest).ok_or_else(|| invalid("record broken off"))?;
-        let (cooked, datagram) = frame.split_first_chunk::<COOKED_HEADER_LEN>().ok_or_else(|| invalid("frame too short"))?;
+        let (cooked, datagram) =
+            frame.split_first_chunk::<COOKED_HEADER_LEN>().ok_or_else(|| invalid("frame too short"))?;
         if u16::from_be_bytes([cooked[14], cooked[15]]) == NETLINK_GENERIC {
             datagrams.push(datagram);
         }
