@@ -4,12 +4,23 @@
 //! from end to end. The library never prints and never exits.
 
 pub mod admission;
+pub mod daemon;
+pub mod drbd;
 pub mod dm;
+pub mod handover;
 pub mod holders;
+pub mod host;
 pub mod ids;
 pub mod layer;
+pub mod migrate;
+pub mod plan;
+pub mod preflight;
 pub mod protocol;
+pub mod receive;
 pub mod replication;
+pub mod report;
+pub mod role;
+pub mod stream;
 pub mod toolstack;
 pub mod transport;
 mod wait;

@@ -246,8 +246,6 @@ pub struct Kept {}
 /// D -> S: the destination's copy is complete, paused, and holds its volumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// From the end of the stream to the first disk's request, in microseconds.
-    pub until_disks_us: u64,
     /// From the first disk's request to the last disk's grant, in microseconds.
     pub disks_us: u64,
     /// From the last disk's grant to the complete domain, in microseconds.
@@ -263,7 +261,7 @@ pub struct Go {}
 pub struct Started {
     /// The domain's number at the destination.
     pub domid: u32,
-    /// From the end of the stream as the destination saw it to the unpause, in microseconds.
+    /// From the first disk's request, which follows the end of the stream, to the unpause, in microseconds.
     pub downtime_us: u64,
     /// From GO's arrival to the unpause, in microseconds.
     pub start_us: u64,
@@ -305,7 +303,9 @@ pub enum Error {
         got: &'static str,
     },
     /// The two programs have no version in common.
-    #[error("Protocol versions {theirs_oldest} to {theirs_newest} of {node} and ours, {VERSION_OLDEST} to {VERSION}, have none in common")]
+    #[error(
+        "Protocol versions {theirs_oldest} to {theirs_newest} of {node} and ours, {VERSION_OLDEST} to {VERSION}, have none in common"
+    )]
     Version {
         /// The peer's node name.
         node: String,

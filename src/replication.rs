@@ -1,3 +1,117 @@
 //! What a migration needs of replicated storage, and no more: the seam between the story and DRBD.
 //!
-//! [`crate::drbd`] implements it by generic netlink; tests and other tooling implement it too.
+//! [`crate::drbd`] implements it by generic netlink and device-mapper; tests and other tooling implement it too.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::ids::{DomId, Minor, VolumeId};
+
+/// A replication error: one clause, with its source.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a domain's disk lies on its volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attachment {
+    /// Over the device-mapper layer of our `block-drbd`: the volume can be taken from under the suspended domain.
+    Layer,
+    /// Straight on the DRBD device: the domain holds it open as long as it lives.
+    Direct,
+}
+
+/// One volume and its connection to the peer, as this host's kernel has it now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VolumeState {
+    /// Which volume.
+    pub id: VolumeId,
+    /// Its device on this host.
+    pub minor: Minor,
+    /// Its size in sectors of 512 bytes.
+    pub size_sectors: u64,
+    /// The current data generation UUID, its lowest bit (the role) cleared.
+    pub generation: u64,
+    /// Whether this host may write it.
+    pub primary: bool,
+    /// Whether the peer may write it.
+    pub peer_primary: bool,
+    /// Whether the two hosts are connected.
+    pub connected: bool,
+    /// DRBD's word for the connection, such as `Connected` or `WFConnection`.
+    pub connection: String,
+    /// This host's disk, such as `UpToDate`.
+    pub disk: String,
+    /// The peer's disk.
+    pub peer_disk: String,
+    /// Whether both disks are UpToDate.
+    pub up_to_date: bool,
+    /// DRBD's word for what the connection does with this volume, such as `Established` or `SyncSource`.
+    pub replication: String,
+    /// How much of a resync is done, 0 to 1, while there is one.
+    pub resync_done: Option<f64>,
+    /// Whether a resync or an online verify is under way.
+    pub resyncing: bool,
+    /// Protocol A, B or C, if connected.
+    pub protocol: Option<char>,
+    /// Whether two Primaries are allowed on the connection now.
+    pub two_primaries: bool,
+    /// How the peer is known: its connection's name or its address.
+    pub peer: String,
+    /// What the kernel has counted since the volume was attached.
+    pub counters: Counters,
+}
+
+/// DRBD's counters of one volume, in sectors of 512 bytes: the witness of who wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Written to this host's disk, by local users and by the peer.
+    pub written: u64,
+    /// Sent to the peer.
+    pub sent: u64,
+    /// Received from the peer.
+    pub received: u64,
+}
+
+/// The verbs that a migration uses. All waits end at the deadline that they are given.
+pub trait Replication: Send + Sync {
+    /// The volume that a disk's target names: `RES`, `RES/VOL`, `/dev/drbdN` or a link to it. `None`: not DRBD's.
+    ///
+    /// # Errors
+    /// The name is of DRBD's form, but no such volume is configured, or `RES` has several volumes.
+    fn resolve(&self, target: &str) -> Result<Option<VolumeId>, Error>;
+
+    /// The volume's state now, or `None` when this host has no such volume.
+    fn state(&self, volume: &VolumeId) -> Result<Option<VolumeState>, Error>;
+
+    /// How the volume is attached to its local user.
+    fn attachment(&self, volume: &VolumeId) -> Result<Attachment, Error>;
+
+    /// Who has the volume open on this host, in words, or `None`.
+    fn holder(&self, volume: &VolumeId) -> Result<Option<String>, Error>;
+
+    /// Waits until nothing that the suspended domain had submitted is on its way to its disks.
+    fn wait_idle(&self, domid: DomId, deadline: Instant) -> Result<(), Error>;
+
+    /// Takes the volume from under the suspended domain and makes this host Secondary.
+    ///
+    /// # Errors
+    /// The caller gives the volume back with [`Replication::retake`]: it works from every state that this can leave.
+    fn release(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error>;
+
+    /// The undo of [`Replication::release`]: Primary again, and the volume under the domain again. Retries while the
+    /// peer is still Primary.
+    fn retake(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error>;
+
+    /// After the handover: lets requests of the domain that is about to be destroyed end in errors, not in waits.
+    fn abandon(&self, volume: &VolumeId) -> Result<(), Error>;
+
+    /// Makes this host Secondary once the last local user of the volume is gone; also when it is already.
+    fn demote(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error>;
+
+    /// Allows or forbids two Primaries on the resource's connection to the peer, and waits until this end has it.
+    fn allow_two_primaries(&self, resource: &str, allow: bool, deadline: Instant) -> Result<(), Error>;
+}
+
+/// Between two looks at a state that no event announces.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(5);

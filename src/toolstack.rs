@@ -58,8 +58,18 @@ pub struct StreamProgress {
     pub total: u64,
 }
 
+/// What happens while a stream is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// The stream went on.
+    Progress(StreamProgress),
+    /// Save only: the domain has just been suspended. Told at once, by the event that the hypervisor raises then
+    /// (xenstore's `@releaseDomain`), since downtime is measured from here.
+    Suspended,
+}
+
 /// Called on any thread while a stream is on its way; must not block.
-pub type OnProgress = Arc<dyn Fn(StreamProgress) + Send + Sync>;
+pub type OnStream = Arc<dyn Fn(StreamEvent) + Send + Sync>;
 
 /// Stops a running save or restore from another thread. The operation may complete all the same.
 pub trait Abort: Send + Sync {
@@ -100,7 +110,7 @@ pub trait Toolstack: Send + Sync {
         &self,
         domid: DomId,
         fd: BorrowedFd<'_>,
-        progress: OnProgress,
+        events: OnStream,
         handle: &dyn Fn(Arc<dyn Abort>),
     ) -> Result<(), Error>;
 
@@ -114,7 +124,7 @@ pub trait Toolstack: Send + Sync {
         &self,
         config: &str,
         fd: BorrowedFd<'_>,
-        progress: OnProgress,
+        events: OnStream,
         handle: &dyn Fn(Arc<dyn Abort>),
     ) -> Result<DomId, Error>;
 
@@ -132,4 +142,9 @@ pub trait Toolstack: Send + Sync {
 
     /// Destroys a domain and removes its devices.
     fn destroy(&self, domid: DomId) -> Result<(), Error>;
+
+    /// Whether this host has a network bridge of that name.
+    fn has_bridge(&self, name: &str) -> bool {
+        std::path::Path::new("/sys/class/net").join(name).join("bridge").is_dir()
+    }
 }

@@ -69,9 +69,8 @@ impl Channel {
     /// # Errors
     /// [`Error::Resolve`], or [`Error::Connect`] for the last address.
     pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Channel, Error> {
-        let addresses = (host, port)
-            .to_socket_addrs()
-            .map_err(|source| Error::Resolve { host: host.into(), source })?;
+        let addresses =
+            (host, port).to_socket_addrs().map_err(|source| Error::Resolve { host: host.into(), source })?;
         let mut last = Error::Resolve { host: host.into(), source: io::ErrorKind::NotFound.into() };
         for address in addresses {
             match TcpStream::connect_timeout(&address, timeout) {

@@ -1,0 +1,141 @@
+//! The command line: its grammar, and one function per command.
+
+pub(crate) mod domain;
+pub(crate) mod exit;
+mod list;
+mod migrate;
+mod serve;
+mod status;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bascule::plan::RELOCATION_PORT;
+use bascule::protocol::Handover;
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use ipnet::IpNet;
+
+/// Runs Xen domains on disks replicated by DRBD, and moves them between hosts while they run.
+#[derive(Debug, Parser)]
+#[command(name = "bascule", version, max_term_width = 100, after_help = exit::TABLE)]
+pub(crate) struct Args {
+    /// Say more on standard error: once for what an operator would want, twice for what a developer would
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(domain::Create),
+    List(list::List),
+    Status(status::Status),
+    Migrate(Migrate),
+    Shutdown(domain::Shutdown),
+    Destroy(domain::Destroy),
+    Serve(Serve),
+    /// One session of the daemon, its connection on standard input
+    #[command(hide = true)]
+    Session,
+}
+
+/// Move a running domain to another host
+///
+/// The domain's memory is streamed to the bascule daemon of HOST while it runs; then it is suspended for a moment, the right
+/// to write its volumes moves over, and it goes on there. Whatever fails before that leaves it running here.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Migrate {
+    /// Accepted as xm and xl have it: a migration is always live
+    #[arg(short, long)]
+    live: bool,
+    /// The domain, by name or number
+    domain: String,
+    /// The destination, by name or address; it must run `bascule serve`
+    host: String,
+    /// The destination's relocation port
+    #[arg(short, long, default_value_t = RELOCATION_PORT)]
+    port: u16,
+    /// How the volumes change hands: `single`, never two Primaries, wherever the disks were attached by bascule's block-drbd
+    /// (the default there); `dual`, two Primaries for a moment, with which any domain on DRBD can move
+    #[arg(long, value_parser = handover)]
+    handover: Option<Handover>,
+    /// Only look: print what would make it fail, on both hosts
+    #[arg(long)]
+    dry_run: bool,
+    /// Print events and the receipt as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+fn handover(text: &str) -> Result<Handover, String> {
+    match text {
+        "single" => Ok(Handover::Single),
+        "dual" => Ok(Handover::Dual),
+        _ => Err("it is single or dual".into()),
+    }
+}
+
+/// Receive domains from other hosts: the relocation daemon
+///
+/// Runs in the foreground and logs on standard error. Ends on SIGTERM or SIGINT: sessions that have not reached their point
+/// of no return are given up, and the domain goes on at the source.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Serve {
+    /// The address to listen on; may be given several times. All addresses of this host unless given
+    #[arg(short, long)]
+    address: Vec<IpAddr>,
+    /// The port to listen on
+    #[arg(short, long, default_value_t = RELOCATION_PORT)]
+    port: u16,
+    /// Who may send domains: an address or a network such as 10.99.0.0/24; may be given several times. Nobody else is answered
+    #[arg(long, required = true, value_parser = host_or_network)]
+    allow: Vec<IpNet>,
+    /// The most sessions at one time
+    #[arg(long, default_value_t = bascule::daemon::SESSIONS_MAX)]
+    sessions: usize,
+}
+
+fn host_or_network(text: &str) -> Result<IpNet, String> {
+    let host = text.parse::<IpAddr>().map(IpNet::from);
+    host.or_else(|_| text.parse()).map_err(|_| "it is neither an address nor a network such as 10.99.0.0/24".into())
+}
+
+/// A file of xl's format, and where it is.
+pub(crate) type ConfigFile = PathBuf;
+
+impl Args {
+    /// Whether the program runs for long and its log is its face.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_) | Command::Session)
+    }
+}
+
+/// Runs the command; what it returns is one of [`exit`]'s codes.
+pub(crate) fn run(args: Args) -> ExitCode {
+    let done = match args.command {
+        Command::Migrate(migrate) => return migrate::run(&migrate),
+        Command::Create(create) => domain::create(&create),
+        Command::List(list) => list::run(&list),
+        Command::Status(status) => status::run(&status),
+        Command::Shutdown(shutdown) => domain::shutdown(&shutdown),
+        Command::Destroy(destroy) => domain::destroy(&destroy),
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Session => serve::session(),
+    };
+    exit::of(done)
+}
+
+/// The log goes to standard error: warnings by default, the phases and sessions too where the log is all there is.
+pub(crate) fn start_log(verbose: u8, serves: bool) {
+    let level = match verbose + u8::from(serves) {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BASCULE_LOG").unwrap_or_else(|_| level.into());
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}

@@ -1,0 +1,41 @@
+//! Exit codes, and the one place where an error's chain is printed.
+
+use std::process::ExitCode;
+
+use bascule::migrate::chain;
+
+/// Everything was done.
+pub(crate) const DONE: u8 = 0;
+/// It was not done; nothing was changed or everything was taken back.
+pub(crate) const FAILED: u8 = 1;
+/// A person must look: a domain is suspended, or it is not known where it runs.
+pub(crate) const IN_DOUBT: u8 = 3;
+/// Preflight refused it; nothing was changed.
+pub(crate) const REFUSED: u8 = 4;
+
+/// The table for `--help`.
+pub(crate) const TABLE: &str = "\
+Exit codes:
+  0  done
+  1  not done; nothing was changed, or everything was taken back and the domain runs where it was
+  2  the command line is wrong
+  3  a person must look: a domain is suspended, or it is not known where it runs; the message says what to type
+  4  refused by preflight; nothing was changed";
+
+/// A command's error.
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Prints an error, if it is one, and gives the code.
+pub(crate) fn of(done: Result<(), Error>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::from(DONE),
+        Err(error) => fail(FAILED, &chain(error.as_ref())),
+    }
+}
+
+/// Prints why a command ends with this code.
+#[expect(clippy::print_stderr, reason = "the program's messages")]
+pub(crate) fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("bascule: {message}");
+    ExitCode::from(code)
+}

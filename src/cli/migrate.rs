@@ -1,0 +1,215 @@
+//! `bascule migrate`: one line a phase, and the receipt.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bascule::drbd::Drbd;
+use bascule::host::{self, Host};
+use bascule::migrate::{Outcome, chain, migrate};
+use bascule::plan::{Request, Timeouts};
+use bascule::protocol::{Finding, Severity};
+use bascule::report::{Event, Phase, Receipt, Report};
+use bascule::stream::Cancel;
+use bascule::xen::Context;
+
+use super::Migrate;
+use super::exit::{self, DONE, Error, FAILED, IN_DOUBT, REFUSED};
+
+/// Runs the command.
+pub(crate) fn run(args: &Migrate) -> ExitCode {
+    match start(args) {
+        Ok(outcome) => conclude(args, outcome),
+        Err(error) => exit::fail(FAILED, &chain(error.as_ref())),
+    }
+}
+
+fn start(args: &Migrate) -> Result<Outcome, Error> {
+    let (context, drbd) = (Context::open()?, Drbd::open()?);
+    let domid = super::domain::find(&context, &args.domain)?;
+    let node = host::node_name();
+    let host = Host { toolstack: &context, replication: &drbd, node: &node, run_dir: host::RUN_DIR.as_ref() };
+    let request = Request {
+        domid,
+        host: args.host.clone(),
+        port: args.port,
+        handover: args.handover,
+        dry_run: args.dry_run,
+        timeouts: Timeouts::default(),
+    };
+    let report: Arc<dyn Report> = match args.json {
+        true => Arc::new(Json),
+        false => Arc::new(Lines::new(args)),
+    };
+    let cancel = Cancel::default();
+    super::serve::cancel_on_signal(&cancel)?;
+    Ok(migrate(&host, request, &report, &cancel))
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn conclude(args: &Migrate, outcome: Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Moved(receipt) if args.json => {
+            println!("{}", serde_json::json!({ "event": "moved", "receipt": receipt }));
+            ExitCode::from(DONE)
+        }
+        Outcome::Moved(receipt) => {
+            print_receipt(&receipt);
+            ExitCode::from(DONE)
+        }
+        Outcome::Clear(findings) => {
+            print_findings(args, &findings);
+            ExitCode::from(DONE)
+        }
+        Outcome::Refused(findings) => {
+            print_findings(args, &findings);
+            exit::fail(REFUSED, &format!("{} is not moved: nothing was changed", args.domain))
+        }
+        Outcome::Failed(error) => {
+            exit::fail(FAILED, &format!("{}. {} was not touched and runs on here", chain(error.as_ref()), args.domain))
+        }
+        Outcome::RolledBack { reason } => exit::fail(
+            FAILED,
+            &format!("{}. Everything was taken back: {} runs on here", chain(reason.as_ref()), args.domain),
+        ),
+        Outcome::Indeterminate { reason, advice } => {
+            exit::fail(IN_DOUBT, &format!("{}\n{advice}", chain(reason.as_ref())))
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn print_findings(args: &Migrate, findings: &[Finding]) {
+    if args.json {
+        println!("{}", serde_json::json!({ "event": "findings", "findings": findings }));
+        return;
+    }
+    if findings.is_empty() {
+        println!("Nothing stands against moving {} to {}.", args.domain, args.host);
+    }
+    for Finding { code, severity, node, found, remedy } in findings {
+        let word = match severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        println!("{word}: {node}: {found} [{code}]\n    {remedy}.");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn print_receipt(receipt: &Receipt) {
+    let Receipt { times, single_writer, .. } = receipt;
+    let mib = receipt.bytes >> 20;
+    let stream_ms = (times.precopy + times.stop_and_copy).as_millis().max(1);
+    let mib_per_s = (u128::from(receipt.bytes) * 1000 / stream_ms) >> 20;
+    println!(
+        "{} runs on {} (domid {}), moved from {}.",
+        receipt.domain, receipt.destination, receipt.domid, receipt.source
+    );
+    println!(
+        "  total        {:>9}   downtime {} (destination's part: {})",
+        s(times.total),
+        s(times.downtime),
+        s(times.destination_downtime)
+    );
+    println!("  stream       {mib:>5} MiB   in {} rounds, {mib_per_s} MiB/s", receipt.rounds);
+    println!(
+        "  phases       preflight {}, precopy {}, stop-and-copy {}, release {}, attach {}, handover {}, retire {}",
+        s(times.preflight),
+        s(times.precopy),
+        s(times.stop_and_copy),
+        s(times.release),
+        s(times.attach),
+        s(times.handover),
+        s(times.retire),
+    );
+    println!(
+        "  single writer ({}): both Primary for {}; written by the source after the suspend: {} sectors; by the destination before it ran: {} sectors",
+        receipt.handover,
+        s(single_writer.both_primary),
+        single_writer.source_sectors,
+        single_writer.destination_sectors,
+    );
+    for warning in &receipt.warnings {
+        println!("  warning: {warning}");
+    }
+}
+
+fn s(duration: Duration) -> String {
+    format!("{:.3} s", duration.as_secs_f64())
+}
+
+/// Events as JSON, one object a line.
+struct Json;
+
+impl Report for Json {
+    #[expect(clippy::print_stdout, reason = "the program's output")]
+    fn event(&self, event: Event<'_>) {
+        if let Ok(text) = serde_json::to_string(&event) {
+            println!("{text}");
+        }
+    }
+}
+
+/// Events as lines for people: one a phase, one a round, and at most one a second within a round.
+struct Lines {
+    domain: String,
+    host: String,
+    round: Mutex<Option<(u32, Instant)>>,
+}
+
+impl Lines {
+    fn new(args: &Migrate) -> Lines {
+        Lines { domain: args.domain.clone(), host: args.host.clone(), round: Mutex::default() }
+    }
+
+    /// Whether this progress is worth a line.
+    fn is_due(&self, round: u32, finished: bool) -> bool {
+        let mut last = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = match *last {
+            Some((shown, at)) => shown != round || finished || at.elapsed() >= PROGRESS_INTERVAL,
+            None => true,
+        };
+        if due {
+            *last = Some((round, Instant::now()));
+        }
+        due
+    }
+}
+
+impl Report for Lines {
+    #[expect(clippy::print_stdout, reason = "the program's output")]
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Phase { phase, at_ms } => {
+                let seconds = Duration::from_millis(at_ms).as_secs_f64();
+                println!("[{seconds:7.3}] {}", sentence(phase, &self.domain, &self.host));
+            }
+            Event::Progress { round, done, total, bytes } if self.is_due(round, done == total) => {
+                println!("            round {round}: {done} of {total} pages, {} MiB sent", bytes >> 20);
+            }
+            Event::Suspended => println!("            {} is suspended: downtime begins", self.domain),
+            Event::Undo { step } => println!("            taking back: {step}"),
+            Event::Preflight { findings } => {
+                for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+                    println!("            warning: {}: {}", finding.node, finding.found);
+                }
+            }
+            Event::Progress { .. } => {}
+        }
+    }
+}
+
+/// Between two lines of one round.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+fn sentence(phase: Phase, domain: &str, host: &str) -> String {
+    match phase {
+        Phase::Preflight => format!("preflight: {domain} to {host}"),
+        Phase::Precopy => "precopy: the memory is streamed, the domain runs".into(),
+        Phase::Release => "release: the right to write the volumes".into(),
+        Phase::Attach => format!("attach: {host} completes its copy"),
+        Phase::Handover => format!("handover: {domain} belongs to {host} from here on"),
+        Phase::Retire => "retire: the suspended copy goes".into(),
+    }
+}

@@ -1,0 +1,77 @@
+//! `bascule serve`, and the session that its workers run.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use bascule::daemon::{self, Config};
+use bascule::drbd::Drbd;
+use bascule::host::{self, Host};
+use bascule::receive::{self, Ended, Timeouts};
+use bascule::stream::Cancel;
+use bascule::transport::Channel;
+use bascule::xen::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Serve;
+use super::exit::Error;
+
+/// Runs the daemon in the foreground.
+pub(crate) fn run(args: &Serve) -> Result<(), Error> {
+    let program = std::env::current_exe()?;
+    let worker = move || {
+        let mut command = Command::new(&program);
+        command.arg("session");
+        command
+    };
+    let config = Config { listen: listen(args), allow: args.allow.clone(), sessions_max: args.sessions };
+    let stop = Cancel::default();
+    cancel_on_signal(&stop)?;
+    Ok(daemon::serve(&config, &worker, &stop)?)
+}
+
+/// All addresses, IPv4 by IPv6's socket, unless some were given; IPv4 alone where the kernel has no IPv6.
+fn listen(args: &Serve) -> Vec<SocketAddr> {
+    let addresses = match args.address.as_slice() {
+        [] if has_ipv6() => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        [] => &[IpAddr::V4(Ipv4Addr::UNSPECIFIED)][..],
+        given => given,
+    };
+    addresses.iter().map(|address| SocketAddr::new(*address, args.port)).collect()
+}
+
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// One session on standard input's connection.
+pub(crate) fn session() -> Result<(), Error> {
+    let connection: TcpStream = io::stdin().as_fd().try_clone_to_owned()?.into();
+    let channel = Channel::adopt(connection)?;
+    let span = tracing::info_span!("session", peer = %channel.peer()?);
+    let _entered = span.enter();
+    let cancel = Cancel::default();
+    cancel_on_signal(&cancel)?;
+    let (context, drbd) = (Context::open()?, Drbd::open()?);
+    let node = host::node_name();
+    let host = Host { toolstack: &context, replication: &drbd, node: &node, run_dir: host::RUN_DIR.as_ref() };
+    match receive::session(&host, &channel, Timeouts::default(), &cancel) {
+        Ended::Moved(_) | Ended::Answered(_) => Ok(()),
+        Ended::Discarded(reason) | Ended::Returned(reason) => Err(reason),
+    }
+}
+
+/// SIGINT and SIGTERM become the wish to stop; a second one changes nothing.
+pub(crate) fn cancel_on_signal(cancel: &Cancel) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let cancel = cancel.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in &mut signals {
+            tracing::warn!(signal, "asked to stop");
+            cancel.cancel();
+        }
+    })?;
+    Ok(())
+}

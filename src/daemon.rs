@@ -1,0 +1,193 @@
+//! The relocation daemon: accepts connections, checks where they come from, and gives each to a worker process of its own.
+//!
+//! A worker is the same program, started anew with the connection as its standard input: a crash inside libxl ends one
+//! migration and nothing else. The daemon itself holds no Xen handle.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::protocol::Failed;
+use crate::stream::Cancel;
+use crate::transport::Channel;
+
+/// What the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Who may connect. Nobody else is answered.
+    pub allow: Vec<IpNet>,
+    /// The most sessions at one time.
+    pub sessions_max: usize,
+}
+
+/// The most sessions at one time, unless the configuration says otherwise.
+pub const SESSIONS_MAX: usize = 8;
+
+/// Why the daemon cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("Address {address} cannot be listened on")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listening sockets cannot be waited for.
+    #[error("Connections cannot be waited for")]
+    Wait(#[from] io::Error),
+}
+
+/// Serves until `stop` is asked for; then no connection is accepted, and the workers are told to end: before GO they give
+/// up, after it they finish. Workers that still run after [`WORKERS_WAIT`] are left to themselves.
+///
+/// # Errors
+/// [`Error::Listen`] before anything is served; [`Error::Wait`] when the system fails.
+pub fn serve(config: &Config, worker: &dyn Fn() -> Command, stop: &Cancel) -> Result<(), Error> {
+    let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
+    let mut sessions = Sessions { config, worker, running: Vec::new() };
+    while !stop.requested() {
+        for ready in wait(&listeners)? {
+            sessions.accept(&listeners[ready]);
+        }
+        sessions.reap();
+    }
+    drop(listeners);
+    sessions.end();
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let refused = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    tracing::info!(%address, "listening");
+    Ok(listener)
+}
+
+/// The listeners that have a connection, or none after [`WAIT_INTERVAL_MS`].
+fn wait(listeners: &[TcpListener]) -> io::Result<Vec<usize>> {
+    let mut fds: Vec<PollFd<'_>> =
+        listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)).collect();
+    match poll(&mut fds, PollTimeout::from(WAIT_INTERVAL_MS)) {
+        Ok(_) => {}
+        Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno.into()),
+    }
+    let ready = fds.iter().enumerate().filter(|(_, fd)| fd.any().unwrap_or(false));
+    Ok(ready.map(|(index, _)| index).collect())
+}
+
+struct Sessions<'a> {
+    config: &'a Config,
+    worker: &'a dyn Fn() -> Command,
+    running: Vec<Session>,
+}
+
+struct Session {
+    peer: SocketAddr,
+    worker: Child,
+}
+
+impl Sessions<'_> {
+    fn accept(&mut self, listener: &TcpListener) {
+        match listener.accept() {
+            Ok((_, peer)) if !allowed(&self.config.allow, peer.ip()) => {
+                tracing::warn!(%peer, "refused: not an allowed host");
+            }
+            Ok((stream, peer)) if self.running.len() >= self.config.sessions_max => {
+                tracing::warn!(%peer, sessions = self.running.len(), "refused: too many sessions");
+                say_busy(stream);
+            }
+            Ok((stream, peer)) => self.start(stream, peer),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
+        }
+    }
+
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
+        match (self.worker)().stdin(Stdio::from(OwnedFd::from(stream))).spawn() {
+            Ok(worker) => {
+                tracing::info!(%peer, worker = worker.id(), "session");
+                self.running.push(Session { peer, worker });
+            }
+            Err(error) => tracing::error!(%peer, %error, "no worker could be started"),
+        }
+    }
+
+    fn reap(&mut self) {
+        self.running.retain_mut(|session| match session.worker.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) => {
+                tracing::info!(peer = %session.peer, worker = session.worker.id(), %status, "session ended");
+                false
+            }
+            Err(error) => {
+                tracing::error!(worker = session.worker.id(), %error, "a worker cannot be waited for");
+                false
+            }
+        });
+    }
+
+    fn end(mut self) {
+        for session in &self.running {
+            if let Ok(pid) = i32::try_from(session.worker.id()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+        let deadline = Instant::now() + WORKERS_WAIT;
+        while !self.running.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(REAP_INTERVAL);
+            self.reap();
+        }
+        for session in &self.running {
+            tracing::warn!(worker = session.worker.id(), peer = %session.peer, "left to itself: its session goes on");
+        }
+    }
+}
+
+fn allowed(allow: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    allow.iter().any(|net| net.contains(&peer))
+}
+
+fn say_busy(stream: TcpStream) {
+    let busy = Failed { step: "accepting the connection".into(), reason: "it has as many sessions as it may".into() };
+    let sent = Channel::adopt(stream).and_then(|channel| channel.send(busy, BUSY_WAIT));
+    if let Err(error) = sent {
+        tracing::debug!(%error, "the peer could not be told");
+    }
+}
+
+/// Between two looks at the stop request and at ended workers.
+const WAIT_INTERVAL_MS: u8 = 200;
+/// The same while the daemon ends.
+const REAP_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the daemon waits for its workers when it is stopped.
+pub const WORKERS_WAIT: Duration = Duration::from_secs(150);
+/// How long telling a peer that there is no room may take.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowed_network_lets_its_hosts_in_and_no_others() {
+        let allow: Vec<IpNet> = vec!["10.99.0.0/24".parse().expect("a network"), "::1/128".parse().expect("a network")];
+        let is_allowed = |ip: &str| allowed(&allow, ip.parse().expect("an address"));
+        assert!(is_allowed("10.99.0.2") && is_allowed("::ffff:10.99.0.2") && is_allowed("::1"));
+        assert!(!is_allowed("10.98.0.2") && !is_allowed("::2"));
+        assert!(!allowed(&[], "127.0.0.1".parse().expect("an address")));
+    }
+}

@@ -1,0 +1,231 @@
+//! [`Replication`] by DRBD's generic netlink, with our device-mapper layer over each volume.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use drbd_nl::{ConnectionStatus, PeerDeviceStatus, ReplState, ResourceStatus, Role, VolumeStatus};
+
+use crate::dm::DeviceNumber;
+use crate::holders;
+use crate::ids::{DomId, Minor, VolumeId};
+use crate::layer::{self, Layer};
+use crate::replication::{Attachment, Counters, Error, Replication, VolumeState};
+use crate::role::{self, Patience};
+use crate::wait::poll_until;
+use crate::xen::vbd;
+use crate::xen::xenstore::Xenstore;
+
+/// DRBD on this host.
+#[derive(Debug)]
+pub struct Drbd {
+    netlink: Mutex<drbd_nl::Drbd>,
+}
+
+impl Drbd {
+    /// Opens the way to the kernel's DRBD.
+    ///
+    /// # Errors
+    /// The module is not loaded, or the kernel refuses.
+    pub fn open() -> Result<Drbd, drbd_nl::Error> {
+        Ok(Drbd { netlink: Mutex::new(drbd_nl::Drbd::open()?) })
+    }
+
+    /// All resources, as `bascule status` shows them.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn status(&self) -> Result<Vec<ResourceStatus>, drbd_nl::Error> {
+        self.netlink().status()
+    }
+
+    fn netlink(&self) -> MutexGuard<'_, drbd_nl::Drbd> {
+        self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, volume: &VolumeId) -> Result<VolumeState, Error> {
+        self.state(volume)?.ok_or_else(|| format!("Volume {volume} is not configured in the kernel").into())
+    }
+
+    fn target(&self, volume: &VolumeId) -> Result<drbd_nl::Target, Error> {
+        Ok(drbd_nl::Target { resource: volume.resource.clone(), minor: self.known(volume)?.minor.0 })
+    }
+
+    fn layer(&self, volume: &VolumeId) -> Result<Layer, Error> {
+        Layer::find(volume)?.ok_or_else(|| format!("Volume {volume} has no layer of ours").into())
+    }
+
+    fn minor_of(&self, target: &str) -> Result<Option<u32>, Error> {
+        let path = Path::new(target);
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let number = real.to_str().and_then(|path| path.strip_prefix("/dev/drbd"));
+        Ok(number.and_then(|number| number.parse().ok()))
+    }
+
+    fn volume_of_minor(&self, minor: u32) -> Result<Option<VolumeId>, Error> {
+        let resources = self.status()?;
+        let mut volumes =
+            resources.iter().flat_map(|resource| resource.volumes.iter().map(move |volume| (resource, volume)));
+        Ok(volumes.find(|(_, volume)| volume.minor == minor).map(|(resource, volume)| id_of(resource, volume)))
+    }
+
+    fn volume_of_name(&self, target: &str) -> Result<Option<VolumeId>, Error> {
+        let (name, number) = match target.split_once('/') {
+            Some((name, number)) => (name, Some(number)),
+            None => (target, None),
+        };
+        let Some(resource) = self.netlink().resource(name)? else { return Ok(None) };
+        match (number, resource.volumes.as_slice()) {
+            (None, [only]) => Ok(Some(id_of(&resource, only))),
+            (None, volumes) => {
+                Err(format!("Resource {name} has {} volumes: name one, as {name}/0", volumes.len()).into())
+            }
+            (Some(number), volumes) => {
+                let volume = volumes.iter().find(|volume| volume.volume.to_string() == number);
+                Ok(volume.map(|volume| id_of(&resource, volume)))
+            }
+        }
+    }
+}
+
+impl Replication for Drbd {
+    fn resolve(&self, target: &str) -> Result<Option<VolumeId>, Error> {
+        match self.minor_of(target)? {
+            Some(minor) => self.volume_of_minor(minor),
+            None if target.starts_with('/') => Ok(None),
+            None => self.volume_of_name(target),
+        }
+    }
+
+    fn state(&self, id: &VolumeId) -> Result<Option<VolumeState>, Error> {
+        let Some(resource) = self.netlink().resource(&id.resource)? else { return Ok(None) };
+        let volume = resource.volumes.iter().find(|volume| volume.volume == u32::from(id.volume));
+        Ok(volume.map(|volume| state_of(id, &resource, volume)))
+    }
+
+    fn attachment(&self, volume: &VolumeId) -> Result<Attachment, Error> {
+        let layer = Layer::find(volume)?;
+        let laid = match &layer {
+            Some(layer) => layer.state()? == layer::State::Laid && layer.open_count()? > 0,
+            None => false,
+        };
+        Ok(if laid { Attachment::Layer } else { Attachment::Direct })
+    }
+
+    fn holder(&self, volume: &VolumeId) -> Result<Option<String>, Error> {
+        let Some(state) = self.state(volume)? else { return Ok(None) };
+        let holders = holders::holders(DeviceNumber::drbd(state.minor));
+        Ok((!holders.is_empty()).then(|| holders::describe(&holders)))
+    }
+
+    fn wait_idle(&self, domid: DomId, deadline: Instant) -> Result<(), Error> {
+        let backends = vbd::backends(&Xenstore::open()?, domid)?;
+        Ok(vbd::wait_idle(&backends, deadline)?)
+    }
+
+    fn release(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
+        self.layer(volume)?.withdraw(deadline)?;
+        self.demote(volume, deadline)
+    }
+
+    fn retake(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
+        let target = self.target(volume)?;
+        role::promote_with_retry(&mut self.netlink(), &target, Patience::WaitForPeer, deadline)?;
+        let sectors = self.known(volume)?.size_sectors;
+        Ok(self.layer(volume)?.give_back(Minor(target.minor), sectors)?)
+    }
+
+    fn abandon(&self, volume: &VolumeId) -> Result<(), Error> {
+        match Layer::find(volume)? {
+            Some(layer) => Ok(layer.release()?),
+            None => Ok(()),
+        }
+    }
+
+    fn demote(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
+        let target = self.target(volume)?;
+        role::demote_with_retry(&mut self.netlink(), &target, deadline)?;
+        Ok(())
+    }
+
+    fn allow_two_primaries(&self, resource: &str, allow: bool, deadline: Instant) -> Result<(), Error> {
+        let mut last = None;
+        let done = poll_until(deadline, || match self.try_allow(resource, allow) {
+            Ok(()) => Some(()),
+            Err(error) => {
+                last = Some(error);
+                None
+            }
+        });
+        match (done, last) {
+            (None, Some(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drbd {
+    /// Sets the option where it is not as wanted, and looks whether it is then.
+    fn try_allow(&self, resource: &str, allow: bool) -> Result<(), Error> {
+        let mut netlink = self.netlink();
+        let status = netlink
+            .resource(resource)?
+            .ok_or_else(|| format!("Resource {resource} is not configured in the kernel"))?;
+        let connection = status.connections.first().ok_or_else(|| format!("Resource {resource} has no connection"))?;
+        match connection.net.two_primaries == Some(allow) {
+            true => Ok(()),
+            false => Ok(netlink.set_two_primaries(resource, connection, allow)?),
+        }
+    }
+}
+
+fn id_of(resource: &ResourceStatus, volume: &VolumeStatus) -> VolumeId {
+    VolumeId { resource: resource.name.clone(), volume: u16::try_from(volume.volume).unwrap_or(u16::MAX) }
+}
+
+fn state_of(id: &VolumeId, resource: &ResourceStatus, volume: &VolumeStatus) -> VolumeState {
+    let connection = resource.connections.first();
+    let peer =
+        connection.and_then(|connection| connection.peer_devices.iter().find(|peer| peer.volume == volume.volume));
+    VolumeState {
+        id: id.clone(),
+        minor: Minor(volume.minor),
+        size_sectors: volume.size_sectors,
+        generation: volume.current_uuid & !1,
+        primary: volume.role.unwrap_or(resource.role) == Role::Primary,
+        peer_primary: connection.is_some_and(|connection| connection.peer_role == Role::Primary),
+        connected: connection.is_some_and(|connection| connection.state.is_connected()),
+        connection: connection.map_or_else(|| "StandAlone".to_owned(), |connection| connection.state.to_string()),
+        disk: volume.disk_state.to_string(),
+        peer_disk: peer.map_or_else(|| "DUnknown".to_owned(), |peer| peer.peer_disk_state.to_string()),
+        up_to_date: volume.disk_state.is_up_to_date() && peer.is_some_and(|peer| peer.peer_disk_state.is_up_to_date()),
+        replication: peer.map_or_else(|| "Off".to_owned(), |peer| peer.repl_state.to_string()),
+        resync_done: peer.and_then(|peer| peer.resync_done),
+        resyncing: peer.is_some_and(|peer| !is_steady(&peer.repl_state)),
+        protocol: connection.and_then(protocol_of),
+        two_primaries: connection.is_some_and(|connection| connection.net.two_primaries == Some(true)),
+        peer: connection.map_or_else(|| "the peer".to_owned(), peer_name),
+        counters: counters_of(volume, peer),
+    }
+}
+
+fn is_steady(state: &ReplState) -> bool {
+    matches!(state, ReplState::Established | ReplState::Off)
+}
+
+fn protocol_of(connection: &ConnectionStatus) -> Option<char> {
+    connection.net.wire_protocol.and_then(|protocol| protocol.to_string().chars().next())
+}
+
+fn peer_name(connection: &ConnectionStatus) -> String {
+    let name = connection.name.clone().filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| connection.peer_addr.to_string())
+}
+
+fn counters_of(volume: &VolumeStatus, peer: Option<&PeerDeviceStatus>) -> Counters {
+    Counters {
+        written: volume.written_sectors,
+        sent: peer.map_or(0, |peer| peer.sent_sectors),
+        received: peer.map_or(0, |peer| peer.received_sectors),
+    }
+}

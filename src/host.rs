@@ -1,0 +1,60 @@
+//! This host, as both ends of a migration see it.
+
+use std::path::{Path, PathBuf};
+
+use crate::protocol::{Finding, Severity};
+use crate::replication::Replication;
+use crate::toolstack::Toolstack;
+
+/// Where records of open migrations are kept.
+pub const RUN_DIR: &str = "/run/bascule";
+
+/// The program's name and version, as it introduces itself to a peer.
+pub const PROGRAM: &str = concat!("bascule ", env!("CARGO_PKG_VERSION"));
+
+/// What a migration works with on this host.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// The way to Xen.
+    pub toolstack: &'a dyn Toolstack,
+    /// The way to DRBD.
+    pub replication: &'a dyn Replication,
+    /// This node's name, for messages.
+    pub node: &'a str,
+    /// Where records of open migrations are kept; [`RUN_DIR`] but in tests.
+    pub run_dir: &'a Path,
+}
+
+impl std::fmt::Debug for Host<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("node", &self.node).field("run_dir", &self.run_dir).finish_non_exhaustive()
+    }
+}
+
+impl Host<'_> {
+    /// A finding on this node that stops a migration.
+    pub fn error(&self, code: &str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        self.finding(Severity::Error, code, found.into(), remedy.into())
+    }
+
+    /// A finding on this node that is worth knowing.
+    pub fn warning(&self, code: &str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        self.finding(Severity::Warning, code, found.into(), remedy.into())
+    }
+
+    fn finding(&self, severity: Severity, code: &str, found: String, remedy: String) -> Finding {
+        Finding { code: code.into(), severity, node: self.node.into(), found, remedy }
+    }
+}
+
+/// This node's name: its host name up to the first dot.
+pub fn node_name() -> String {
+    let name = nix::sys::utsname::uname().map(|u| u.nodename().to_string_lossy().into_owned());
+    let name = name.unwrap_or_default();
+    name.split('.').next().filter(|short| !short.is_empty()).unwrap_or("localhost").to_owned()
+}
+
+/// The directory of records, for programs.
+pub fn run_dir() -> PathBuf {
+    PathBuf::from(RUN_DIR)
+}
