@@ -83,7 +83,7 @@ impl Run<'_> {
 struct Cleared<'a> {
     run: Run<'a>,
     plan: Plan,
-    record: Record,
+    _record: Record,
     channel: Channel,
     destination: String,
     findings: Vec<Finding>,
@@ -118,7 +118,7 @@ fn clear(run: Run<'_>, request: Request) -> Result<Cleared<'_>, Outcome> {
     if stops(&findings) {
         return Err(Outcome::Refused(findings));
     }
-    Ok(Cleared { run, plan, record, channel, destination: welcome.node, findings, cleared_at: Instant::now() })
+    Ok(Cleared { run, plan, _record: record, channel, destination: welcome.node, findings, cleared_at: Instant::now() })
 }
 
 fn unreachable(run: Run<'_>, plan: &Plan, error: &Error) -> Finding {

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use bascule::domcfg;
 use bascule::ids::DomId;
-use bascule::toolstack::Toolstack;
-use bascule::xen::Context;
+use bascule::xen::{Context, Ended};
 use clap::Args;
 
 use super::ConfigFile;
@@ -38,18 +37,17 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// Runs `create`.
 #[expect(clippy::print_stdout, reason = "the program's output")]
 pub(crate) fn create(args: &Create) -> Result<(), Error> {
+    let config = domcfg::load(&args.file, &args.settings)?;
     if args.dry_run {
-        let context = Context::open()?;
-        println!("{}", domcfg::load(&args.file, &args.settings)?.to_json(&context)?);
+        println!("{}", serde_json::to_string_pretty(config.value())?);
         return Ok(());
     }
     let context = Context::open()?;
-    let mut config = domcfg::load(&args.file, &args.settings)?;
-    let domid = context.create(&mut config)?;
+    let domid = context.create(&config)?;
     if !args.paused {
         context.unpause(domid)?;
     }
-    println!("{} is domain {domid}", config.name().unwrap_or_default());
+    println!("{} is domain {domid}", config.name());
     Ok(())
 }
 
@@ -69,16 +67,17 @@ pub(crate) struct Shutdown {
 /// Runs `shutdown`.
 pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     let context = Context::open()?;
-    let domid = find(&context, &args.domain)?;
+    let domid = context.find(&args.domain)?.domain.domid;
     context.shutdown(domid)?;
     if !args.wait {
         return Ok(());
     }
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
-    if !context.wait_shutdown(domid, deadline)? {
-        return Err(format!("{} has not shut down within {} s: bascule destroy {0}", args.domain, args.timeout).into());
+    match context.wait_shutdown(domid, deadline)? {
+        Some(Ended::Shutdown(_)) => Ok(context.destroy(domid)?),
+        Some(Ended::Gone) => Ok(()),
+        None => Err(format!("{0} has not shut down within {1} s: bascule destroy {0}", args.domain, args.timeout).into()),
     }
-    context.destroy(domid)
 }
 
 /// End a domain at once, as if its power were cut
@@ -91,20 +90,9 @@ pub(crate) struct Destroy {
 /// Runs `destroy`.
 pub(crate) fn destroy(args: &Destroy) -> Result<(), Error> {
     let context = Context::open()?;
-    let domid = find(&context, &args.domain)?;
+    let domid = context.find(&args.domain)?.domain.domid;
     if domid == DomId(0) {
         return Err("Domain 0 is this host's own: it is not destroyed".into());
     }
-    context.destroy(domid)
-}
-
-/// The domain of that name, or of that number when no domain has the name.
-pub(crate) fn find(context: &Context, domain: &str) -> Result<DomId, Error> {
-    let domains = context.domains()?;
-    let named = domains.iter().find(|candidate| candidate.name == domain);
-    let numbered = || domains.iter().find(|candidate| candidate.domid.to_string() == domain);
-    match named.or_else(numbered) {
-        Some(found) => Ok(found.domid),
-        None => Err(format!("Domain {domain} does not exist here: bascule list").into()),
-    }
+    Ok(context.destroy(domid)?)
 }

@@ -2,8 +2,10 @@
 
 use bascule::drbd::Drbd;
 use bascule::replication::{Replication, VolumeState};
-use bascule::toolstack::{Domain, Toolstack};
-use bascule::xen::Context;
+use bascule::ids::DomId;
+use bascule::plan::DomainFacts;
+use bascule::toolstack::Toolstack;
+use bascule::xen::{Context, DomainInfo};
 use clap::Args;
 use serde::Serialize;
 
@@ -22,9 +24,7 @@ pub(crate) struct List {
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
-    domain: Domain,
-    /// `xl list`'s letters: running, blocked, paused, shut down, crashed, dying.
-    letters: String,
+    info: DomainInfo,
     volumes: Vec<VolumeState>,
 }
 
@@ -33,29 +33,29 @@ pub(crate) fn run(args: &List) -> Result<(), Error> {
     let context = Context::open()?;
     // A host without DRBD still has domains to show.
     let drbd = Drbd::open().ok();
-    let wanted = args.domains.iter().map(|name| super::domain::find(&context, name)).collect::<Result<Vec<_>, _>>()?;
-    let domains = context.domains()?.into_iter();
-    let rows = domains
-        .filter(|domain| wanted.is_empty() || wanted.contains(&domain.domid))
-        .map(|domain| row(&context, drbd.as_ref(), domain))
-        .collect::<Result<Vec<_>, _>>()?;
+    let domains = match args.domains.as_slice() {
+        [] => context.list()?,
+        names => names.iter().map(|name| context.find(name)).collect::<Result<Vec<_>, _>>()?,
+    };
+    let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), info)).collect::<Result<Vec<_>, _>>()?;
     print(args, &rows)
 }
 
-fn row(context: &Context, drbd: Option<&Drbd>, domain: Domain) -> Result<Row, Error> {
-    let letters = context.state_letters(domain.domid)?;
+fn row(context: &Context, drbd: Option<&Drbd>, info: DomainInfo) -> Result<Row, Error> {
     let volumes = match drbd {
-        Some(drbd) => volumes_of(context, drbd, &domain)?,
-        None => Vec::new(),
+        Some(drbd) if info.domain.domid != DomId(0) => volumes_of(context, drbd, info.domain.domid)?,
+        _ => Vec::new(),
     };
-    Ok(Row { domain, letters, volumes })
+    Ok(Row { info, volumes })
 }
 
-fn volumes_of(context: &Context, drbd: &Drbd, domain: &Domain) -> Result<Vec<VolumeState>, Error> {
+fn volumes_of(context: &Context, drbd: &Drbd, domid: DomId) -> Result<Vec<VolumeState>, Error> {
+    // A domain that libxl did not make, or is still making, has no configuration; it is listed all the same.
+    let Ok(config) = context.config(domid) else { return Ok(Vec::new()) };
     let mut volumes = Vec::new();
-    for target in context.disk_targets(domain.domid)? {
-        // A disk elsewhere, or on a resource that is down, is no reason not to list the domain.
-        if let Ok(Some(volume)) = drbd.resolve(&target) {
+    for disk in DomainFacts::from_json(&config)?.disks {
+        // Nor is a disk elsewhere, or on a resource that is down, a reason not to list it.
+        if let Ok(Some(volume)) = drbd.resolve(&disk.target) {
             volumes.extend(drbd.state(&volume)?);
         }
     }
@@ -69,7 +69,8 @@ fn print(args: &List, rows: &[Row]) -> Result<(), Error> {
         return Ok(());
     }
     println!("{:<40}{:>6} {:>6} {:>6}  {:<8}{:>9}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
-    for Row { domain, letters, volumes } in rows {
+    for Row { info, volumes } in rows {
+        let (domain, letters) = (&info.domain, info.flags.to_string());
         let (mib, seconds) = (domain.memory_kib >> 10, domain.cpu_time.as_secs_f64());
         println!("{:<40}{:>6} {mib:>6} {:>6}  {letters:<8}{seconds:>9.1}", domain.name, domain.domid, domain.vcpus);
         volumes.iter().for_each(|volume| println!("    {}", line(volume)));

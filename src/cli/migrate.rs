@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Migrate) -> ExitCode {
 
 fn start(args: &Migrate) -> Result<Outcome, Error> {
     let (context, drbd) = (Context::open()?, Drbd::open()?);
-    let domid = super::domain::find(&context, &args.domain)?;
+    let domid = context.find(&args.domain)?.domain.domid;
     let node = host::node_name();
     let host = Host { toolstack: &context, replication: &drbd, node: &node, run_dir: host::RUN_DIR.as_ref() };
     let request = Request {
