@@ -17,14 +17,9 @@ const LIBXL_API_VERSION: &str = "0x041400";
 const LIBRARIES: [&str; 5] = ["xenlight", "xlutil", "xenstore", "xentoollog", "xencontrol"];
 
 /// What may differ between Xen releases and matters to us: the name that we export, and what the bindings or headers contain where it exists.
-const FEATURES: [(&str, &str); 3] = [
+const FEATURES: [(&str, &str); 2] = [
     // Since 4.16 log-dirty calls have a function of their own; before, xc_shadow_control carried them.
     ("HAVE_LOGDIRTY_CONTROL", "pub fn xc_logdirty_control("),
-    // libxl.h: builds without suspend, resume and migration define it.
-    (
-        "HAVE_NO_SUSPEND_RESUME",
-        "pub const LIBXL_HAVE_NO_SUSPEND_RESUME",
-    ),
     // libxl.h: nics have a field `trusted`, disks too (XSA-403).
     ("HAVE_DEVICE_TRUSTED", "pub const LIBXL_HAVE_DISK_TRUSTED"),
 ];
@@ -48,8 +43,7 @@ fn build() -> Result<(), String> {
     let include_paths = find_libraries()?;
     find_libclang()?;
     let bindings = make_bindings(&include_paths)?;
-    let file =
-        PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set.")?).join("bindings.rs");
+    let file = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set.")?).join("bindings.rs");
     fs::write(&file, &bindings).map_err(|e| format!("Could not write {}: {e}.", file.display()))?;
     export_features(&bindings);
     Ok(())
@@ -79,7 +73,9 @@ fn find_libclang() -> Result<(), String> {
     panic::set_hook(hook);
     match found {
         Ok(_) => Ok(()),
-        Err(_) => Err("libclang is missing, which reads the Xen headers; on Debian: apt-get install libclang-dev.".into()),
+        Err(_) => {
+            Err("libclang is missing, which reads the Xen headers; on Debian: apt-get install libclang-dev.".into())
+        }
     }
 }
 
@@ -94,8 +90,8 @@ fn make_bindings(include_paths: &[impl AsRef<Path>]) -> Result<String, String> {
         .allowlist_function("vsnprintf")
         .allowlist_type("(libxl|xlu|xs|XLU|xentoollog)_.*")
         .allowlist_var("(LIBXL|XS|XBT|XTL|ERROR|XEN_DOMCTL_SHADOW_OP)_.*")
-        .blocklist_type("_?IO_FILE|FILE")
-        .raw_line("use libc::FILE;")
+        .blocklist_type("_?IO_FILE|FILE|pollfd|timeval")
+        .raw_line("use libc::{FILE, pollfd, timeval};")
         // C may return a value that this header does not know; a Rust enum would make that undefined behaviour.
         .default_enum_style(bindgen::EnumVariation::NewType { is_bitfield: false, is_global: false })
         .prepend_enum_name(false)

@@ -91,9 +91,7 @@ impl Xenstore {
     pub fn open() -> Result<Self> {
         // SAFETY: no pointers in (xenstore.h, xs_open); the result is closed by Drop.
         let handle = unsafe { sys::xs_open(0) };
-        NonNull::new(handle).map(Self).ok_or_else(|| Error::Open {
-            errno: Errno::last(),
-        })
+        NonNull::new(handle).map(Self).ok_or_else(|| Error::Open { errno: Errno::last() })
     }
 
     /// The value of a node, or `None` when there is no such node. Bytes that are not UTF-8 are replaced.
@@ -207,10 +205,7 @@ impl Xenstore {
         look: impl FnMut(&Self) -> std::result::Result<Option<T>, E>,
     ) -> std::result::Result<Option<T>, E> {
         let token = format!("bascule-wait-{:p}", std::ptr::from_ref(&deadline));
-        let set = paths
-            .iter()
-            .map(|path| Watching::new(self, path, &token))
-            .collect::<Result<Vec<_>>>()?;
+        let set = paths.iter().map(|path| Watching::new(self, path, &token)).collect::<Result<Vec<_>>>()?;
         let found = self.look_until(deadline, look);
         drop(set);
         found
@@ -231,7 +226,8 @@ impl Xenstore {
         }
     }
 
-    fn next_event(&self) -> Result<Option<WatchEvent>> {
+    /// The next watch that has fired already.
+    pub(super) fn next_event(&self) -> Result<Option<WatchEvent>> {
         // SAFETY: the handle is open while self lives; the result is one malloc'd block, freed below (xenstore.h, xs_check_watch).
         let strings = unsafe { sys::xs_check_watch(self.0.as_ptr()) };
         let Some(strings) = Malloced::new(strings) else {
@@ -242,22 +238,22 @@ impl Xenstore {
         };
         // SAFETY: on success [0] is the path and [1] the token, both valid C strings inside the block (xenstore.h).
         let [path, token] = unsafe { strings.0.cast::<[*const c_char; 2]>().read() };
-        Ok(Some(WatchEvent {
-            path: text(path),
-            token: text(token),
-        }))
+        Ok(Some(WatchEvent { path: text(path), token: text(token) }))
+    }
+
+    /// Readable when a watch may have fired.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the handle is open while self lives (xenstore.h, xs_fileno).
+        let fd = unsafe { sys::xs_fileno(self.0.as_ptr()) };
+        // SAFETY: the descriptor is the handle's own pipe and stays open while self is borrowed (xs.c, watch_pipe).
+        unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
     /// Waits until a watch may have fired; false when the deadline has passed.
     fn poll(&self, deadline: Instant) -> Result<bool> {
-        // SAFETY: the handle is open while self lives (xenstore.h, xs_fileno).
-        let fd = unsafe { sys::xs_fileno(self.0.as_ptr()) };
-        // SAFETY: the descriptor is the handle's own pipe and stays open while self is borrowed (xs.c, watch_pipe).
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
         let left = deadline.saturating_duration_since(Instant::now());
-        let left =
-            PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+        let left = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, left) {
             Ok(0) => Ok(Instant::now() < deadline),
             Ok(_) | Err(Errno::EINTR) => Ok(true),
@@ -288,11 +284,7 @@ struct Watching<'a> {
 impl<'a> Watching<'a> {
     fn new(xenstore: &'a Xenstore, path: &'a str, token: &'a str) -> Result<Self> {
         xenstore.watch(path, token)?;
-        Ok(Self {
-            xenstore,
-            path,
-            token,
-        })
+        Ok(Self { xenstore, path, token })
     }
 }
 
@@ -322,25 +314,15 @@ impl Drop for Malloced {
 
 /// Xenstore's convention: false, and errno says why.
 fn check_errno(done: bool, operation: &'static str, path: &str) -> Result<()> {
-    if done {
-        Ok(())
-    } else {
-        Err(request(operation, path, Errno::last()))
-    }
+    if done { Ok(()) } else { Err(request(operation, path, Errno::last())) }
 }
 
 fn request(operation: &'static str, path: &str, errno: Errno) -> Error {
-    Error::Request {
-        operation,
-        path: path.to_owned(),
-        errno,
-    }
+    Error::Request { operation, path: path.to_owned(), errno }
 }
 
 fn c_string(path: &str) -> Result<CString> {
-    CString::new(path).map_err(|_| Error::Nul {
-        path: path.to_owned(),
-    })
+    CString::new(path).map_err(|_| Error::Nul { path: path.to_owned() })
 }
 
 /// A C string inside a block that lives on.
@@ -357,10 +339,7 @@ mod tests {
 
     /// A connection, and a node of the test's own, empty.
     fn open(test: &str) -> (Xenstore, String) {
-        let (xenstore, root) = (
-            Xenstore::open().expect("a xenstore daemon"),
-            format!("/bascule-test-{test}"),
-        );
+        let (xenstore, root) = (Xenstore::open().expect("a xenstore daemon"), format!("/bascule-test-{test}"));
         xenstore.rm(&root).expect("rm");
         (xenstore, root)
     }
@@ -376,10 +355,7 @@ mod tests {
         xenstore.write(path, "").expect("write");
         assert_eq!(xenstore.read(path).expect("read").as_deref(), Some(""));
         xenstore.mkdir(&format!("{root}/a/c")).expect("mkdir");
-        assert_eq!(
-            xenstore.directory(&format!("{root}/a")).expect("directory"),
-            ["b", "c"]
-        );
+        assert_eq!(xenstore.directory(&format!("{root}/a")).expect("directory"), ["b", "c"]);
         xenstore.rm(&root).expect("rm");
         assert!(xenstore.directory(&root).expect("directory").is_empty());
         let refused = xenstore.read("//bad//path").expect_err("a bad path");
@@ -432,13 +408,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(50));
-                Xenstore::open()
-                    .expect("open")
-                    .write(path, "4")
-                    .expect("write");
+                Xenstore::open().expect("open").write(path, "4").expect("write");
             });
-            let found =
-                xenstore.wait_until(&[path], Instant::now() + Duration::from_secs(10), look);
+            let found = xenstore.wait_until(&[path], Instant::now() + Duration::from_secs(10), look);
             assert_eq!(found.expect("wait").as_deref(), Some("4"));
         });
     }
