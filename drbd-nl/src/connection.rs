@@ -207,8 +207,7 @@ impl Drbd {
             Dialect::V84 => {
                 // The one request of 8.4 that names a connection by resource and addresses together.
                 request.context().resource_name = Some(peer.resource.clone());
-                let net = NetConf { discard_my_data, shared_secret: net.shared_secret.clone(), ..net.clone() };
-                request.contents.net_conf = Some(net);
+                request.contents.net_conf = Some(NetConf { discard_my_data, ..net.clone() });
             }
             Dialect::V9 => {
                 let parms = ConnectParms { discard_my_data, ..ConnectParms::default() };

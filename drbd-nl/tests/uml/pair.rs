@@ -1,0 +1,179 @@
+//! A pair of DRBD nodes on one kernel: two resources with crossed addresses, each the other's peer, of two volumes each.
+
+use std::{
+    fs::File,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use drbd_nl::{
+    Address, Change, ConnectionStatus, DeviceConf, DiskConf, DiskState, Drbd, Event, Events, NetConf, Peer, Protocol,
+    ResourceOpts, ResourceStatus, Role, Secret, Target,
+};
+
+/// The two ends.
+pub(crate) const ENDS: [&str; 2] = ["r0", "r1"];
+/// Volumes of each.
+pub(crate) const VOLUMES: [u32; 2] = [0, 1];
+/// How long DRBD may take for anything that the tests wait for; the slowest is a reconnect.
+const STEP_MAX: Duration = Duration::from_secs(30);
+const SECRET: &str = "open sesame";
+
+/// The pair, taken apart when dropped.
+pub(crate) struct Pair {
+    pub(crate) drbd: Drbd,
+    events: Events,
+}
+
+impl Pair {
+    /// Both ends with disks, connected, both volumes UpToDate, all Secondary.
+    pub(crate) fn connected() -> Pair {
+        let mut pair = Pair::attached();
+        (0..2).for_each(|end| pair.connect(end, false));
+        pair.wait("the connection", |ends| ends.iter().all(is_connected));
+        // The disks are new at the first time: equal by declaration, no resync.
+        if !pair.ends().iter().all(is_up_to_date) {
+            VOLUMES.iter().for_each(|volume| pair.drbd.new_current_uuid(minor(0, *volume), true).unwrap());
+        }
+        pair.wait("both UpToDate", |ends| ends.iter().all(is_up_to_date));
+        pair
+    }
+
+    /// Both ends with disks.
+    pub(crate) fn attached() -> Pair {
+        assert!(std::env::var_os("UML_TEST").is_some(), "this belongs into user-mode Linux: cargo xtask uml");
+        let mut drbd = Drbd::open().unwrap();
+        for (end, name) in (0..).zip(ENDS) {
+            drbd.new_resource(name, &ResourceOpts::default()).unwrap();
+            for volume in VOLUMES {
+                let minor = minor(end, volume);
+                drbd.new_minor(name, volume, minor, &DeviceConf::default()).unwrap();
+                drbd.attach(minor, &DiskConf::internal(disk(minor))).unwrap();
+            }
+        }
+        Pair { drbd, events: Events::open().unwrap() }
+    }
+
+    /// Starts connecting one end, with everything that 8.4 forgets when it disconnects.
+    pub(crate) fn connect(&mut self, end: usize, discard_my_data: bool) {
+        let net = NetConf {
+            wire_protocol: Some(Protocol::C),
+            shared_secret: Some(Secret::new(SECRET)),
+            cram_hmac_alg: Some("sha1".to_owned()),
+            ping_timeo: Some(20),
+            ..NetConf::default()
+        };
+        self.drbd.connect(&peer(end), &net, discard_my_data).unwrap();
+    }
+
+    /// Both ends as they are now.
+    pub(crate) fn ends(&mut self) -> [ResourceStatus; 2] {
+        ENDS.map(|name| self.drbd.resource(name).unwrap().expect("the resource exists"))
+    }
+
+    /// Looks at both ends after each event, until they are as wished.
+    pub(crate) fn wait(&mut self, what: &str, wish: impl Fn(&[ResourceStatus; 2]) -> bool) -> [ResourceStatus; 2] {
+        let deadline = Instant::now() + STEP_MAX;
+        loop {
+            let ends = self.ends();
+            if wish(&ends) {
+                return ends;
+            }
+            // 8.4 tells no progress of a resync, and a setting of the peer's is no event: look once in a while anyway.
+            let pause = Instant::now() + Duration::from_millis(100);
+            drop(self.events.next(pause.min(deadline)).unwrap());
+            assert!(Instant::now() < deadline, "{what} did not come: {ends:#?}");
+        }
+    }
+
+    pub(crate) fn promote(&mut self, end: usize) -> Result<Vec<Change>, drbd_nl::Error> {
+        VOLUMES.iter().map(|volume| self.drbd.primary(&target(end, *volume), false)).collect()
+    }
+
+    pub(crate) fn demote(&mut self, end: usize) -> Result<Vec<Change>, drbd_nl::Error> {
+        VOLUMES.iter().map(|volume| self.drbd.secondary(&target(end, *volume))).collect()
+    }
+
+    /// Allows or forbids two Primaries by a call at one end, and waits until both have it.
+    pub(crate) fn allow_two(&mut self, on: bool) {
+        let [end, _] = self.ends();
+        self.drbd.set_two_primaries(ENDS[0], &end.connections[0], on).unwrap();
+        self.wait("two-primaries at both ends", |ends| {
+            ends.iter().all(|end| end.connections[0].net.two_primaries == Some(on))
+        });
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for name in ENDS {
+            if let Err(error) = self.drbd.down(name)
+                && !std::thread::panicking()
+            {
+                panic!("{error}");
+            }
+        }
+    }
+}
+
+pub(crate) fn minor(end: u32, volume: u32) -> u32 {
+    end + 2 * volume
+}
+
+pub(crate) fn target(end: usize, volume: u32) -> Target {
+    Target { resource: ENDS[end].to_owned(), minor: minor(u32::try_from(end).unwrap(), volume) }
+}
+
+fn disk(minor: u32) -> String {
+    format!("/dev/ubd{}", char::from(b'a' + u8::try_from(minor).unwrap()))
+}
+
+/// The other end's address is this end's peer.
+pub(crate) fn peer(end: usize) -> Peer {
+    let address = |port| Address::from(SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut addresses = [address(7701), address(7702)];
+    addresses.rotate_left(end);
+    let [my_addr, peer_addr] = addresses;
+    Peer { resource: ENDS[end].to_owned(), peer_node_id: None, my_addr, peer_addr }
+}
+
+/// Holds a volume open as its user would.
+pub(crate) fn open(end: usize, volume: u32) -> File {
+    let path = format!("/dev/drbd{}", target(end, volume).minor);
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+pub(crate) fn is_connected(end: &ResourceStatus) -> bool {
+    let connected = |connection: &ConnectionStatus| {
+        connection.state.is_connected() && connection.peer_devices.iter().all(|peer| peer.repl_state.is_established())
+    };
+    !end.connections.is_empty() && end.connections.iter().all(connected)
+}
+
+pub(crate) fn is_up_to_date(end: &ResourceStatus) -> bool {
+    let peers = end.connections.iter().flat_map(|connection| &connection.peer_devices);
+    end.volumes
+        .iter()
+        .map(|volume| volume.disk_state)
+        .chain(peers.map(|peer| peer.peer_disk_state))
+        .all(DiskState::is_up_to_date)
+}
+
+/// Role of each end and of its peer as the end sees it.
+pub(crate) fn roles(ends: &[ResourceStatus; 2]) -> [(Role, Role); 2] {
+    [0, 1].map(|end| (ends[end].role, ends[end].connections[0].peer_role))
+}
+
+/// Events until one that is wished, or a panic.
+pub(crate) fn until(events: &mut Events, what: &str, wish: impl Fn(&Event) -> bool) -> Vec<Event> {
+    let deadline = Instant::now() + STEP_MAX;
+    let mut seen = Vec::new();
+    loop {
+        let event = events.next(deadline).unwrap().unwrap_or_else(|| panic!("{what} did not come: {seen:#?}"));
+        let found = wish(&event);
+        seen.push(event);
+        if found {
+            return seen;
+        }
+    }
+}
