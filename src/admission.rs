@@ -128,22 +128,10 @@ impl Record {
     ///
     /// # Errors
     /// [`Error::VolumeTaken`] and [`Error::NameTaken`] when another open migration of this host has what this one needs.
-    pub fn open(
-        dir: &Path,
-        id: Uuid,
-        side: Side,
-        name: &str,
-        volumes: &[VolumeId],
-    ) -> Result<Self, Error> {
+    pub fn open(dir: &Path, id: Uuid, side: Side, name: &str, volumes: &[VolumeId]) -> Result<Self, Error> {
         make_dir(dir)?;
         let _turn = lock_dir(dir)?;
-        let entry = Entry {
-            id,
-            side,
-            name: name.to_owned(),
-            volumes: volumes.to_vec(),
-            pid: std::process::id(),
-        };
+        let entry = Entry { id, side, name: name.to_owned(), volumes: volumes.to_vec(), pid: std::process::id() };
         for other in live_entries(dir, Stale::Remove)? {
             check_conflict(&entry, other)?;
         }
@@ -153,12 +141,7 @@ impl Record {
         };
         let path = record_path(dir, id);
         let lock = publish(&path, &entry)?;
-        Ok(Self {
-            entry,
-            path,
-            door,
-            _lock: lock,
-        })
+        Ok(Self { entry, path, door, _lock: lock })
     }
 
     /// The next question of a hotplug program, or `None` at `deadline`. Questions about a volume that this migration does
@@ -200,10 +183,7 @@ fn objection(entry: &Entry, request: &Request) -> Option<String> {
     let asker = request.asker();
     let expected = incoming_name(&entry.name);
     if !entry.volumes.contains(&asker.volume) {
-        return Some(format!(
-            "volume {} is not among the disks of the migration {}",
-            asker.volume, entry.id
-        ));
+        return Some(format!("volume {} is not among the disks of the migration {}", asker.volume, entry.id));
     }
     (asker.domain != expected).then(|| {
         format!(
@@ -231,13 +211,8 @@ pub struct Ticket {
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Io`]: what cannot be read must not be taken for permission.
 pub fn lookup(dir: &Path, volume: &VolumeId) -> Result<Option<Ticket>, Error> {
-    let entry = live_entries(dir, Stale::Keep)?
-        .into_iter()
-        .find(|entry| entry.volumes.contains(volume));
-    Ok(entry.map(|entry| Ticket {
-        socket: socket_path(dir, entry.id),
-        entry,
-    }))
+    let entry = live_entries(dir, Stale::Keep)?.into_iter().find(|entry| entry.volumes.contains(volume));
+    Ok(entry.map(|entry| Ticket { socket: socket_path(dir, entry.id), entry }))
 }
 
 /// All migrations that are open on this host.
@@ -256,10 +231,7 @@ impl Ticket {
     pub fn ask(&self, asker: &Asker, deadline: Instant) -> Result<Handover, Refusal> {
         match self.entry.side {
             Side::Incoming => door::ask(&self.socket, asker, deadline),
-            Side::Outgoing => Err(Refusal::Leaving {
-                name: self.entry.name.clone(),
-                id: self.entry.id,
-            }),
+            Side::Outgoing => Err(Refusal::Leaving { name: self.entry.name.clone(), id: self.entry.id }),
         }
     }
 
@@ -284,10 +256,7 @@ fn live_entries(dir: &Path, stale: Stale) -> Result<Vec<Entry>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(io_error(dir))?,
     };
-    let paths = listing
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| is_record(path));
+    let paths = listing.flatten().map(|entry| entry.path()).filter(|path| is_record(path));
     let mut entries = Vec::new();
     for path in paths {
         match read_live(&path)? {
@@ -314,10 +283,7 @@ fn read_live(path: &Path) -> Result<Option<Entry>, Error> {
 
 fn parse(path: &Path, file: File) -> Result<Entry, Error> {
     let reader = io::Read::take(file, RECORD_LEN_MAX);
-    serde_json::from_reader(reader).map_err(|source| Error::Malformed {
-        path: path.to_owned(),
-        source,
-    })
+    serde_json::from_reader(reader).map_err(|source| Error::Malformed { path: path.to_owned(), source })
 }
 
 fn remove_stale(path: &Path) {
@@ -328,20 +294,11 @@ fn remove_stale(path: &Path) {
 }
 
 fn check_conflict(entry: &Entry, other: Entry) -> Result<(), Error> {
-    if let Some(volume) = entry
-        .volumes
-        .iter()
-        .find(|volume| other.volumes.contains(volume))
-    {
-        return Err(Error::VolumeTaken {
-            volume: volume.clone(),
-            held_by: Box::new(other),
-        });
+    if let Some(volume) = entry.volumes.iter().find(|volume| other.volumes.contains(volume)) {
+        return Err(Error::VolumeTaken { volume: volume.clone(), held_by: Box::new(other) });
     }
     if other.name == entry.name || other.id == entry.id {
-        return Err(Error::NameTaken {
-            held_by: Box::new(other),
-        });
+        return Err(Error::NameTaken { held_by: Box::new(other) });
     }
     Ok(())
 }
@@ -349,12 +306,7 @@ fn check_conflict(entry: &Entry, other: Entry) -> Result<(), Error> {
 /// Makes the record visible, locked and complete at once: it is written under another name, and the lock moves with it.
 fn publish(path: &Path, entry: &Entry) -> Result<Flock<File>, Error> {
     let draft = path.with_extension("new");
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft);
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft);
     let file = file.map_err(io_error(&draft))?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
     let lock = lock.map_err(|(_, errno)| io_error(&draft)(errno.into()))?;
@@ -365,17 +317,20 @@ fn publish(path: &Path, entry: &Entry) -> Result<Flock<File>, Error> {
 
 /// Only root may look into the directory: who can write there decides what is attached.
 fn make_dir(dir: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(io_error(dir))
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error(dir))
 }
 
 fn lock_dir(dir: &Path) -> Result<Flock<File>, Error> {
-    lock_file(&dir.join("lock"), Instant::now() + OPEN_WAIT_MAX)?.ok_or_else(|| Error::Locked {
-        dir: dir.to_owned(),
-    })
+    lock_file(&dir.join("lock"), Instant::now() + OPEN_WAIT_MAX)?.ok_or_else(|| Error::Locked { dir: dir.to_owned() })
+}
+
+/// The file whose lock ([`lock_file`]) serialises changes of a resource's attachment on this host. Its directory exists then.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn resource_lock(dir: &Path, resource: &str) -> Result<PathBuf, Error> {
+    make_dir(dir)?;
+    Ok(dir.join(format!("resource-{}.lock", resource.replace('/', "_"))))
 }
 
 /// Locks a file, made if it is missing, or `None` when another process holds it until `deadline`.
@@ -384,24 +339,15 @@ fn lock_dir(dir: &Path) -> Result<Flock<File>, Error> {
 /// [`Error::Io`].
 pub fn lock_file(path: &Path, deadline: Instant) -> Result<Option<Flock<File>>, Error> {
     let mut options = File::options();
-    let mut file = Some(
-        options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(io_error(path))?,
-    );
-    let locked = poll_until(deadline, || {
-        match Flock::lock(file.take()?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Some(Ok(lock)),
-            Err((again, Errno::EWOULDBLOCK)) => {
-                file = Some(again);
-                None
-            }
-            Err((_, errno)) => Some(Err(io_error(path)(errno.into()))),
+    let mut file =
+        Some(options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io_error(path))?);
+    let locked = poll_until(deadline, || match Flock::lock(file.take()?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Some(Ok(lock)),
+        Err((again, Errno::EWOULDBLOCK)) => {
+            file = Some(again);
+            None
         }
+        Err((_, errno)) => Some(Err(io_error(path)(errno.into()))),
     });
     locked.transpose()
 }
@@ -421,10 +367,7 @@ fn is_record(path: &Path) -> bool {
 
 fn io_error(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
     let path = path.to_owned();
-    move |source| Error::Io {
-        path: path.clone(),
-        source,
-    }
+    move |source| Error::Io { path: path.clone(), source }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod dm;
 pub mod handover;
 pub mod holders;
 pub mod host;
+pub mod hotplug;
 pub mod ids;
 pub mod layer;
 pub mod migrate;

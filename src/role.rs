@@ -52,7 +52,7 @@ pub enum Error {
         minor: Minor,
         /// DRBD's refusal.
         #[source]
-        source: drbd_nl::Error,
+        source: Box<drbd_nl::Error>,
     },
     /// Somebody on this host has the volume open.
     #[error("{resource} (minor {minor}) cannot be made Secondary: it is held open by {}", holders::describe(holders))]
@@ -65,7 +65,7 @@ pub enum Error {
         holders: Vec<Holder>,
         /// DRBD's refusal.
         #[source]
-        source: drbd_nl::Error,
+        source: Box<drbd_nl::Error>,
     },
     /// DRBD refused for another reason, or did not answer.
     #[error("{resource} (minor {minor}) cannot be {verb}")]
@@ -78,7 +78,7 @@ pub enum Error {
         verb: Verb,
         /// DRBD's refusal.
         #[source]
-        source: drbd_nl::Error,
+        source: Box<drbd_nl::Error>,
     },
 }
 
@@ -93,7 +93,8 @@ pub fn promote_with_retry(
     patience: Patience,
     deadline: Instant,
 ) -> Result<Change, Error> {
-    let may_pass = |refusal: Refusal| refusal.is_transient() || (patience == Patience::WaitForPeer && is_peers(refusal));
+    let may_pass =
+        |refusal: Refusal| refusal.is_transient() || (patience == Patience::WaitForPeer && is_peers(refusal));
     let result = retry(deadline, may_pass, || drbd.primary(target, false));
     result.map_err(|error| refused_promotion(target, error))
 }
@@ -127,6 +128,7 @@ fn is_peers(refusal: Refusal) -> bool {
 
 fn refused_promotion(target: &Target, source: drbd_nl::Error) -> Error {
     let (resource, minor) = (target.resource.clone(), Minor(target.minor));
+    let source = Box::new(source);
     if source.refusal().is_some_and(is_peers) {
         return Error::PeerPrimary { resource, minor, source };
     }
@@ -135,6 +137,7 @@ fn refused_promotion(target: &Target, source: drbd_nl::Error) -> Error {
 
 fn refused_demotion(target: &Target, source: drbd_nl::Error) -> Error {
     let (resource, minor) = (target.resource.clone(), Minor(target.minor));
+    let source = Box::new(source);
     if source.refusal() == Some(Refusal::DeviceInUse) {
         let holders = holders::holders(DeviceNumber::drbd(minor));
         return Error::InUse { resource, minor, holders, source };

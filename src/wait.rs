@@ -9,15 +9,18 @@ const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Looks until there is a result, or `None` when `deadline` has passed; always looks once.
-pub(crate) fn poll_until<T>(deadline: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn poll_until<T>(deadline: Instant, look: impl FnMut() -> Option<T>) -> Option<T> {
+    retry_until(deadline, look, Option::is_some)
+}
+
+/// Tries until an attempt's result settles the matter or `deadline` has passed, and gives the last; always tries once.
+pub(crate) fn retry_until<T>(deadline: Instant, mut attempt: impl FnMut() -> T, settles: impl Fn(&T) -> bool) -> T {
     let mut pause = PAUSE_MIN;
     loop {
-        if let Some(result) = look() {
-            return Some(result);
-        }
+        let result = attempt();
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
+        if settles(&result) || left.is_zero() {
+            return result;
         }
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(PAUSE_MAX);

@@ -78,11 +78,7 @@ impl Door {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let listener = UnixListener::bind(path).map_err(io_error(path))?;
         listener.set_nonblocking(true).map_err(io_error(path))?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-            questions: 0,
-        })
+        Ok(Self { listener, path: path.to_owned(), questions: 0 })
     }
 
     /// The next well-formed question of a program that may ask.
@@ -92,11 +88,7 @@ impl Door {
             if self.questions > QUESTIONS_MAX {
                 return Err(io_error(&self.path)(io::Error::other("too many questions")));
             }
-            match self
-                .listener
-                .accept()
-                .and_then(|(stream, _)| Request::receive(stream))
-            {
+            match self.listener.accept().and_then(|(stream, _)| Request::receive(stream)) {
                 Ok(request) => return Ok(Some(request)),
                 Err(error) => tracing::warn!(%error, "question of a hotplug program dropped"),
             }
@@ -140,9 +132,7 @@ impl Request {
 
     /// Refuses, with a reason that the person who looks will read.
     pub fn refuse(self, reason: &str) {
-        self.answer(&Answer::Refused(
-            reason.chars().take(MESSAGE_LEN_MAX / 8).collect(),
-        ));
+        self.answer(&Answer::Refused(reason.chars().take(MESSAGE_LEN_MAX / 8).collect()));
     }
 
     /// A program that has gone meanwhile has no use for the answer.
@@ -173,10 +163,7 @@ fn exchange(socket: &Path, asker: &Asker, deadline: Instant) -> io::Result<Answe
 fn check_peer(stream: &UnixStream) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     if peer.uid() != geteuid().as_raw() {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("peer is user {}", peer.uid()),
-        ));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("peer is user {}", peer.uid())));
     }
     Ok(())
 }
@@ -186,26 +173,17 @@ fn write_message(stream: &mut UnixStream, message: &impl Serialize) -> io::Resul
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     if line.len() > MESSAGE_LEN_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "message too long",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too long"));
     }
     stream.write_all(&line)
 }
 
-fn read_message<T: for<'de> Deserialize<'de>>(
-    stream: &mut UnixStream,
-    deadline: Instant,
-) -> io::Result<T> {
+fn read_message<T: for<'de> Deserialize<'de>>(stream: &mut UnixStream, deadline: Instant) -> io::Result<T> {
     let mut buffer = [0; MESSAGE_LEN_MAX];
     let mut len = 0;
     while !buffer[..len].ends_with(b"\n") {
         if len == buffer.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "message too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
         }
         if !wait_readable(stream.as_fd(), deadline)? {
             return Err(io::ErrorKind::TimedOut.into());

@@ -5,10 +5,7 @@ use super::*;
 use crate::ids::DomId;
 
 fn volume(volume: u16) -> VolumeId {
-    VolumeId {
-        resource: "r0".into(),
-        volume,
-    }
+    VolumeId { resource: "r0".into(), volume }
 }
 
 fn soon() -> Instant {
@@ -16,11 +13,7 @@ fn soon() -> Instant {
 }
 
 fn asker(volume: VolumeId, domain: &str) -> Asker {
-    Asker {
-        volume,
-        domid: DomId(3),
-        domain: domain.into(),
-    }
+    Asker { volume, domid: DomId(3), domain: domain.into() }
 }
 
 fn open(dir: &Path, side: Side, name: &str, volumes: &[VolumeId]) -> Result<Record, Error> {
@@ -32,10 +25,7 @@ fn a_record_is_seen_while_it_is_open_and_no_longer() {
     let dir = tempfile::tempdir().unwrap();
     assert!(lookup(dir.path(), &volume(0)).unwrap().is_none());
     let record = open(dir.path(), Side::Outgoing, "vm", &[volume(0)]).unwrap();
-    assert_eq!(
-        lookup(dir.path(), &volume(0)).unwrap().unwrap().entry(),
-        record.entry()
-    );
+    assert_eq!(lookup(dir.path(), &volume(0)).unwrap().unwrap().entry(), record.entry());
     assert!(lookup(dir.path(), &volume(1)).unwrap().is_none());
     drop(record);
     assert!(lookup(dir.path(), &volume(0)).unwrap().is_none());
@@ -73,10 +63,7 @@ fn a_live_record_that_cannot_be_read_is_no_permission() {
     let path = record_path(dir.path(), Uuid::new_v4());
     fs::write(&path, "{").unwrap();
     let _lock = lock_file(&path, soon()).unwrap().unwrap();
-    assert!(matches!(
-        lookup(dir.path(), &volume(0)),
-        Err(Error::Malformed { .. })
-    ));
+    assert!(matches!(lookup(dir.path(), &volume(0)), Err(Error::Malformed { .. })));
 }
 
 #[test]
@@ -99,11 +86,7 @@ fn a_refusal_carries_its_reason() {
     let mut record = open(dir.path(), Side::Incoming, "vm", &[volume(0)]).unwrap();
     let ticket = lookup(dir.path(), &volume(0)).unwrap().unwrap();
     let asking = thread::spawn(move || ticket.ask(&asker(volume(0), "vm--incoming"), soon()));
-    record
-        .next_request(soon())
-        .unwrap()
-        .unwrap()
-        .refuse("the source keeps its volumes");
+    record.next_request(soon()).unwrap().unwrap().refuse("the source keeps its volumes");
     let refusal = asking.join().unwrap().unwrap_err();
     assert!(refusal.to_string().contains("the source keeps its volumes"));
 }
@@ -115,22 +98,14 @@ fn another_domain_and_another_volume_are_refused_without_asking() {
     let ticket = lookup(dir.path(), &volume(0)).unwrap().unwrap();
     let asking = thread::spawn(move || {
         let other_domain = ticket.ask(&asker(volume(0), "vm"), soon()).unwrap_err();
-        let other_volume = ticket
-            .ask(&asker(volume(9), "vm--incoming"), soon())
-            .unwrap_err();
+        let other_volume = ticket.ask(&asker(volume(9), "vm--incoming"), soon()).unwrap_err();
         (other_domain.to_string(), other_volume.to_string())
     });
     let deadline = Instant::now() + Duration::from_millis(300);
     assert!(record.next_request(deadline).unwrap().is_none());
     let (other_domain, other_volume) = asking.join().unwrap();
-    assert!(
-        other_domain.contains("kept for vm--incoming"),
-        "{other_domain}"
-    );
-    assert!(
-        other_volume.contains("not among the disks"),
-        "{other_volume}"
-    );
+    assert!(other_domain.contains("kept for vm--incoming"), "{other_domain}");
+    assert!(other_volume.contains("not among the disks"), "{other_volume}");
 }
 
 #[test]
@@ -138,10 +113,7 @@ fn an_outgoing_migration_refuses_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let _record = open(dir.path(), Side::Outgoing, "vm", &[volume(0)]).unwrap();
     let ticket = lookup(dir.path(), &volume(0)).unwrap().unwrap();
-    assert!(matches!(
-        ticket.ask(&asker(volume(0), "vm"), soon()),
-        Err(Refusal::Leaving { .. })
-    ));
+    assert!(matches!(ticket.ask(&asker(volume(0), "vm"), soon()), Err(Refusal::Leaving { .. })));
 }
 
 #[test]
@@ -149,10 +121,7 @@ fn no_answer_is_a_refusal() {
     let dir = tempfile::tempdir().unwrap();
     let mut record = open(dir.path(), Side::Incoming, "vm", &[volume(0)]).unwrap();
     let ticket = lookup(dir.path(), &volume(0)).unwrap().unwrap();
-    let late = ticket.ask(
-        &asker(volume(0), "vm--incoming"),
-        Instant::now() + Duration::from_millis(50),
-    );
+    let late = ticket.ask(&asker(volume(0), "vm--incoming"), Instant::now() + Duration::from_millis(50));
     assert!(matches!(late, Err(Refusal::NoAnswer(_))));
     let asking = thread::spawn(move || ticket.ask(&asker(volume(0), "vm--incoming"), soon()));
     drop(record.next_request(soon()).unwrap()); // the one that gave up
@@ -173,11 +142,7 @@ fn a_flood_is_dropped_and_the_next_question_heard() {
     let deadline = Instant::now() + Duration::from_millis(200);
     assert!(record.next_request(deadline).unwrap().is_none());
     let asking = thread::spawn(move || ticket.ask(&asker(volume(0), "vm--incoming"), soon()));
-    record
-        .next_request(soon())
-        .unwrap()
-        .unwrap()
-        .grant(Handover::Single);
+    record.next_request(soon()).unwrap().unwrap().grant(Handover::Single);
     assert!(asking.join().unwrap().is_ok());
     flooding.join().unwrap();
 }
@@ -187,11 +152,7 @@ fn a_held_lock_is_waited_for_and_no_longer_than_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("resource-r0.lock");
     let held = lock_file(&path, soon()).unwrap().unwrap();
-    assert!(
-        lock_file(&path, Instant::now() + Duration::from_millis(20))
-            .unwrap()
-            .is_none()
-    );
+    assert!(lock_file(&path, Instant::now() + Duration::from_millis(20)).unwrap().is_none());
     drop(held);
     assert!(lock_file(&path, soon()).unwrap().is_some());
 }
