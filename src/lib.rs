@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod daemon;
+pub mod domcfg;
 pub mod drbd;
 pub mod dm;
 pub mod handover;

@@ -1,0 +1,131 @@
+//! A domain's file, in the format of xl (docs/man/xl.cfg.5), becomes libxl's configuration as JSON.
+//!
+//! libxlutil parses the file; what each key means stands in [`keys`], a table in which a new key is one line. A file with a
+//! key that is not in the table makes no domain: a setting that is ignored in silence is worse than one that is refused.
+//! libxlutil cannot list the keys of a file, so [`scan`] finds them by the same grammar.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::xen::DomainConfig;
+use crate::xen::xlu;
+
+mod build;
+mod keys;
+mod nearest;
+mod scan;
+mod vif;
+
+/// The longest file that is read. A domain's is a hundredth of that.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A file that makes no domain.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("Cannot read {path}", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It breaks the grammar.
+    #[error("Not a domain's file: {source}")]
+    Syntax {
+        /// Where, in libxlutil's words.
+        source: xlu::Error,
+    },
+    /// Keys or values that make no sense, all that there are.
+    #[error("{file} cannot be used: {}", joined(.problems))]
+    Problems {
+        /// The file.
+        file: String,
+        /// What is wrong with it, in the order in which it stands there.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A key that this program does not understand.
+    #[error("line {line}: {key} is not understood{}", .nearest.map(|known| format!(", did you mean {known}?")).unwrap_or_default())]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Its line, from 1; settings of the command line follow the file's last line.
+        line: usize,
+        /// The known key that it resembles most, if any does.
+        nearest: Option<&'static str>,
+    },
+    /// A value that its key cannot have, or a key that is missing.
+    #[error("{key} {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong, as the rest of a sentence.
+        reason: String,
+    },
+}
+
+/// Reads a domain's file. `overrides` are settings that replace those of the file, as `xl create FILE KEY=VALUE` takes them; a value
+/// that is no number, list or quoted string is taken as a string.
+///
+/// # Errors
+/// [`Error::Problems`] lists all that is wrong at once.
+pub fn load(path: impl AsRef<Path>, overrides: &[(String, String)]) -> Result<DomainConfig, Error> {
+    let path = path.as_ref();
+    let mut text = read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    for (key, value) in overrides {
+        let _ = write!(text, "\n{key}={}\n", quoted(value));
+    }
+    parse(&path.display().to_string(), &text)
+}
+
+/// The same for a text; `file` stands in what is reported.
+///
+/// # Errors
+/// As for [`load`].
+pub fn parse(file: &str, text: &str) -> Result<DomainConfig, Error> {
+    let config = xlu::Config::parse(file, text).map_err(|source| Error::Syntax { source })?;
+    let (built, problems) = build::build(config, unknown_keys(text));
+    if problems.is_empty() { Ok(built) } else { Err(Error::Problems { file: file.to_owned(), problems }) }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match u64::try_from(bytes) {
+        Ok(bytes) if bytes <= FILE_BYTES_MAX => Ok(text),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
+    }
+}
+
+fn unknown_keys(text: &str) -> Vec<Problem> {
+    let unknown = scan::keys(text).into_iter().filter(|(key, _)| !keys::is_known(key));
+    unknown
+        .map(|(key, line)| Problem::UnknownKey { nearest: nearest::nearest(&key, keys::names()), key, line })
+        .collect()
+}
+
+/// A value of the command line as it would stand in a file.
+fn quoted(value: &str) -> String {
+    let number = value.starts_with(|first: char| first.is_ascii_digit())
+        && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'x'));
+    if number || value.starts_with(['"', '\'', '[']) {
+        value.to_owned()
+    } else {
+        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+}
+
+fn joined(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests;
