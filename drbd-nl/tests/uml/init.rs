@@ -1,7 +1,7 @@
-//! The first process of a user-mode Linux that runs DRBD's kernel tests: mounts, modules, metadata, the test program, power-off.
+//! The first process of a user-mode Linux that runs DRBD's kernel tests: mounts, modules, the test program, power-off.
 //!
 //! It is told what to do by the kernel's command line, whose unknown `NAME=value` words become its environment:
-//! `UML_MODULES` the directory of the kernel's modules, `UML_DRBDMETA` the program, `UML_DISKS` a number, `UML_TEST` the test program.
+//! `UML_MODULES` the directory of the kernel's modules, `UML_DRBDMETA` the program that prepares metadata, `UML_TEST` the test program.
 //! Its last line is `uml: exit CODE`. The root is the host's own file system, so everything that is written goes to a tmpfs.
 
 #![expect(clippy::print_stdout, reason = "a program of its own")]
@@ -12,17 +12,24 @@ mod modules;
 use std::{
     env,
     error::Error,
-    fs,
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     process::{Command, ExitStatus},
 };
 
 use drbd_nl::wire::{Message, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
+    errno::Errno,
+    fcntl::OFlag,
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
 };
 
+/// What DRBD stands on, in the order of their dependence: a map of its own, and the digest of its peers' handshake.
+const BASE: &[&str] = &["lib/lru_cache.ko", "crypto/hmac.ko"];
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Never returns while the kernel is alive: the end of the first process is a kernel panic.
@@ -34,6 +41,9 @@ fn main() -> Outcome<()> {
             102
         }
     };
+    if code != 0 {
+        kernel_log();
+    }
     println!("uml: exit {code}");
     reboot(RebootMode::RB_POWER_OFF)?;
     Ok(())
@@ -41,26 +51,24 @@ fn main() -> Outcome<()> {
 
 fn run() -> Outcome<ExitStatus> {
     mount_all()?;
-    modules::load(modules::ALL)?;
+    modules::load(BASE)?;
+    modules::load(modules::DRBD)?;
     bring_up_loopback()?;
-    (0..variable("UML_DISKS")?.parse()?).try_for_each(create_metadata)?;
-    let test = Command::new(variable("UML_TEST")?).args(["--ignored", "--test-threads=1"]).status()?;
-    Ok(test)
+    let test = Command::new(variable("UML_TEST")?).args(["--ignored", "--test-threads=1"]).status();
+    test.map_err(|error| format!("cannot run the tests: {error}").into())
 }
 
+/// The rest of the root stays as it is: programs and modules come from there. `drbdmeta` writes to the last two.
 fn mount_all() -> Outcome<()> {
-    for (kind, target) in [
-        ("proc", "/proc"),
-        ("sysfs", "/sys"),
-        ("devtmpfs", "/dev"),
-        ("tmpfs", "/run"),
-        ("tmpfs", "/tmp"),
-        ("tmpfs", "/var/lib"),
-    ] {
-        mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>)
-            .map_err(|errno| format!("cannot mount {kind} at {target}: {errno}"))?;
+    let mounts =
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/var/lib/drbd")];
+    for (kind, target) in mounts.into_iter().filter(|(_, target)| Path::new(target).exists()) {
+        match mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>) {
+            Ok(()) | Err(Errno::EBUSY) => {} // the kernel mounts devtmpfs itself
+            Err(errno) => return Err(format!("cannot mount {kind} at {target}: {errno}").into()),
+        }
     }
-    ["/run/lock", "/var/lib/drbd"].iter().try_for_each(fs::create_dir)?;
+    fs::create_dir("/run/lock")?;
     Ok(())
 }
 
@@ -85,17 +93,19 @@ fn bring_up_loopback() -> Outcome<()> {
     }
 }
 
-/// `drbdmeta create-md`: the one thing about DRBD that no netlink command does.
-fn create_metadata(disk: u8) -> Outcome<()> {
-    let device = format!("/dev/ubd{}", char::from(b'a' + disk));
-    let minor = disk.to_string();
-    let output = Command::new(variable("UML_DRBDMETA")?)
-        .args(["--force", &minor, "v08", &device, "internal", "create-md"])
-        .output()?;
-    if output.status.success() {
-        return Ok(());
+/// What the kernel had to say, since the console shows only the gravest of it.
+fn kernel_log() {
+    let Ok(mut log) = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg") else {
+        return;
+    };
+    let mut record = [0; 8192]; // one record per read; "priority,number,time,flags;text"
+    while let Ok(length @ 1..) = log.read(&mut record) {
+        let record = String::from_utf8_lossy(&record[..length]);
+        let text = record.split_once(';').map_or(&*record, |(_, text)| text);
+        if text.contains("drbd") {
+            println!("kernel: {}", text.lines().next().unwrap_or_default());
+        }
     }
-    Err(format!("drbdmeta of {device}: {}", String::from_utf8_lossy(&output.stderr)).into())
 }
 
 fn variable(name: &str) -> Outcome<String> {

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     net::SocketAddr,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,7 @@ const SECRET: &str = "open sesame";
 pub(crate) struct Pair {
     pub(crate) drbd: Drbd,
     events: Events,
+    two_primaries: bool,
 }
 
 impl Pair {
@@ -31,10 +33,8 @@ impl Pair {
         let mut pair = Pair::attached();
         (0..2).for_each(|end| pair.connect(end, false));
         pair.wait("the connection", |ends| ends.iter().all(is_connected));
-        // The disks are new at the first time: equal by declaration, no resync.
-        if !pair.ends().iter().all(is_up_to_date) {
-            VOLUMES.iter().for_each(|volume| pair.drbd.new_current_uuid(minor(0, *volume), true).unwrap());
-        }
+        // The disks are new: equal by declaration, no resync.
+        VOLUMES.iter().for_each(|volume| pair.drbd.new_current_uuid(minor(0, *volume), true).unwrap());
         pair.wait("both UpToDate", |ends| ends.iter().all(is_up_to_date));
         pair
     }
@@ -42,16 +42,17 @@ impl Pair {
     /// Both ends with disks.
     pub(crate) fn attached() -> Pair {
         assert!(std::env::var_os("UML_TEST").is_some(), "this belongs into user-mode Linux: cargo xtask uml");
-        let mut drbd = Drbd::open().unwrap();
+        let mut pair = Pair { drbd: Drbd::open().unwrap(), events: Events::open().unwrap(), two_primaries: false };
         for (end, name) in (0..).zip(ENDS) {
-            drbd.new_resource(name, &ResourceOpts::default()).unwrap();
+            pair.drbd.new_resource(name, &ResourceOpts::default()).unwrap();
             for volume in VOLUMES {
                 let minor = minor(end, volume);
-                drbd.new_minor(name, volume, minor, &DeviceConf::default()).unwrap();
-                drbd.attach(minor, &DiskConf::internal(disk(minor))).unwrap();
+                pair.drbd.new_minor(name, volume, minor, &DeviceConf::default()).unwrap();
+                create_metadata(minor);
+                pair.drbd.attach(minor, &DiskConf::internal(disk(minor))).unwrap();
             }
         }
-        Pair { drbd, events: Events::open().unwrap() }
+        pair
     }
 
     /// Starts connecting one end, with everything that 8.4 forgets when it disconnects.
@@ -60,7 +61,8 @@ impl Pair {
             wire_protocol: Some(Protocol::C),
             shared_secret: Some(Secret::new(SECRET)),
             cram_hmac_alg: Some("sha1".to_owned()),
-            ping_timeo: Some(20),
+            connect_int: Some(1), // both start at once and often collide at first
+            two_primaries: Some(self.two_primaries),
             ..NetConf::default()
         };
         self.drbd.connect(&peer(end), &net, discard_my_data).unwrap();
@@ -98,6 +100,7 @@ impl Pair {
     pub(crate) fn allow_two(&mut self, on: bool) {
         let [end, _] = self.ends();
         self.drbd.set_two_primaries(ENDS[0], &end.connections[0], on).unwrap();
+        self.two_primaries = on;
         self.wait("two-primaries at both ends", |ends| {
             ends.iter().all(|end| end.connections[0].net.two_primaries == Some(on))
         });
@@ -107,11 +110,8 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         for name in ENDS {
-            if let Err(error) = self.drbd.down(name)
-                && !std::thread::panicking()
-            {
-                panic!("{error}");
-            }
+            let down = self.drbd.down(name);
+            assert!(down.is_ok() || std::thread::panicking(), "{down:?}");
         }
     }
 }
@@ -126,6 +126,15 @@ pub(crate) fn target(end: usize, volume: u32) -> Target {
 
 fn disk(minor: u32) -> String {
     format!("/dev/ubd{}", char::from(b'a' + u8::try_from(minor).unwrap()))
+}
+
+/// New metadata: the one thing that no netlink command does. DRBD 8.4 takes metadata that was in use only after `drbdmeta apply-al`, so each
+/// test starts from nothing.
+fn create_metadata(minor: u32) {
+    let arguments = ["--force", &minor.to_string(), "v08", &disk(minor), "internal", "create-md"];
+    let program = std::env::var_os("UML_DRBDMETA").expect("UML_DRBDMETA");
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The other end's address is this end's peer.
@@ -164,16 +173,13 @@ pub(crate) fn roles(ends: &[ResourceStatus; 2]) -> [(Role, Role); 2] {
     [0, 1].map(|end| (ends[end].role, ends[end].connections[0].peer_role))
 }
 
-/// Events until one that is wished, or a panic.
-pub(crate) fn until(events: &mut Events, what: &str, wish: impl Fn(&Event) -> bool) -> Vec<Event> {
+/// Events until each of `wishes` has come, in any order, or a panic.
+pub(crate) fn until(events: &mut Events, wishes: &[&dyn Fn(&Event) -> bool]) -> Vec<Event> {
     let deadline = Instant::now() + STEP_MAX;
     let mut seen = Vec::new();
-    loop {
-        let event = events.next(deadline).unwrap().unwrap_or_else(|| panic!("{what} did not come: {seen:#?}"));
-        let found = wish(&event);
-        seen.push(event);
-        if found {
-            return seen;
-        }
+    while !wishes.iter().all(|wish| seen.iter().any(wish)) {
+        let event = events.next(deadline).unwrap();
+        seen.push(event.unwrap_or_else(|| panic!("not all came: {seen:#?}")));
     }
+    seen
 }

@@ -1,0 +1,264 @@
+//! `cargo xtask uml`: drbd-nl's tests against the real DRBD module, in a user-mode Linux.
+//!
+//! Debian's package `user-mode-linux` is a kernel that runs as an ordinary process, with `drbd.ko` beside it; nothing is installed and nothing is loaded into
+//! this machine's kernel. It boots from this machine's own file system, with a first process of ours (`drbd-nl/tests/uml/init.rs`) that runs the tests and
+//! says how they ended. All of it takes a few seconds.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long the tests may take, boot and power-off included; without any trouble they need less than a tenth.
+const RUN_MAX: Duration = Duration::from_secs(120);
+const DISKS: u8 = 4;
+/// Room for DRBD's metadata and a little data.
+const DISK_BYTES: u64 = 32 * 1024 * 1024;
+const MEMORY: &str = "512M";
+
+/// Runs the tests and shows what they print.
+pub(crate) fn run() -> Result<()> {
+    let kernel = Kernel::get()?;
+    let drbdmeta = drbdmeta()?;
+    let programs = Programs::build()?;
+    let directory = Scratch::make()?;
+    let child = boot(&kernel, &drbdmeta, &programs, &directory)?;
+    let code = watch(child)?;
+    ensure!(code == 0, "the tests in user-mode Linux ended with {code}");
+    Ok(())
+}
+
+/// A kernel and its modules.
+struct Kernel {
+    program: PathBuf,
+    modules: PathBuf,
+}
+
+impl Kernel {
+    fn get() -> Result<Kernel> {
+        let root = package("user-mode-linux")?;
+        let modules = only_entry(&root.join("usr/lib/uml/modules"))?.join("kernel");
+        ensure!(modules.join("drivers/block/drbd/drbd.ko").exists(), "no drbd.ko under {}", modules.display());
+        Ok(Kernel { program: root.join("usr/bin/linux.uml"), modules })
+    }
+}
+
+/// The program that prepares metadata, this machine's own if it has one.
+fn drbdmeta() -> Result<PathBuf> {
+    for installed in ["/sbin/drbdmeta", "/usr/sbin/drbdmeta"] {
+        if Path::new(installed).exists() {
+            return Ok(installed.into());
+        }
+    }
+    let root = package("drbd-utils")?;
+    let found =
+        ["sbin/drbdmeta", "usr/sbin/drbdmeta"].map(|path| root.join(path)).into_iter().find(|path| path.exists());
+    found.with_context(|| format!("no drbdmeta under {}", root.display()))
+}
+
+/// A Debian package, unpacked into the cache and not installed.
+fn package(name: &str) -> Result<PathBuf> {
+    let version = candidate(name)?;
+    let cache = cache()?;
+    let root = cache.join(format!("{name}-{}", version.replace([':', '/'], "_")));
+    if root.exists() {
+        return Ok(root);
+    }
+    say(&format!("uml: fetching {name} {version}"));
+    // Unpacked beside its place and then renamed: what stands there is always whole.
+    let part = cache.join(format!("{name}-part-{}", std::process::id()));
+    fs::create_dir_all(&part)?;
+    let unpacked = download(name, &version, &part).and_then(|()| Ok(fs::rename(part.join("root"), &root)?));
+    drop(fs::remove_dir_all(&part));
+    match unpacked {
+        Err(_) if root.exists() => Ok(root), // another run was faster
+        unpacked => unpacked.map(|()| root),
+    }
+}
+
+/// The version that apt would install.
+fn candidate(name: &str) -> Result<String> {
+    let output =
+        Command::new("apt-cache").args(["policy", name]).env("LC_ALL", "C").output().context("cannot run apt-cache")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    match version {
+        Some(version) if version != "(none)" => Ok(version.to_owned()),
+        _ => bail!("apt knows no package {name}: run apt-get update"),
+    }
+}
+
+fn cache() -> Result<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME") {
+        Some(base) => PathBuf::from(base),
+        None => PathBuf::from(env::var_os("HOME").context("HOME is not set: no place for the cache")?).join(".cache"),
+    };
+    let cache = base.join("bascule/uml");
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    Ok(cache)
+}
+
+fn download(name: &str, version: &str, into: &Path) -> Result<()> {
+    // As root apt would download as another user, who may not write here.
+    let sandbox = "APT::Sandbox::User=root";
+    check(
+        Command::new("apt-get")
+            .args(["-qq", "-o", sandbox, "download", &format!("{name}={version}")])
+            .current_dir(into),
+    )?;
+    let archive = only_entry(into)?;
+    check(Command::new("dpkg").arg("-x").arg(archive).arg(into.join("root")))
+}
+
+/// What runs inside.
+struct Programs {
+    init: PathBuf,
+    test: PathBuf,
+}
+
+impl Programs {
+    fn build() -> Result<Programs> {
+        say("uml: building the tests");
+        let test = executable(&["test", "--no-run", "--test", "uml"])?;
+        let init = executable(&["build", "--example", "uml_init"])?;
+        Ok(Programs { init, test })
+    }
+}
+
+/// The program that a cargo command builds for drbd-nl: the last executable that it tells about.
+fn executable(arguments: &[&str]) -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .args(["--package", "drbd-nl", "--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(output.status.success(), "cargo {} failed", arguments.join(" "));
+    let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let mut executables =
+        messages.filter_map(|message: serde_json::Value| Some(message["executable"].as_str()?.to_owned()));
+    executables
+        .next_back()
+        .map(PathBuf::from)
+        .with_context(|| format!("cargo {} built no program", arguments.join(" ")))
+}
+
+/// A directory with the disks, removed in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> Result<Scratch> {
+        let scratch = Scratch(env::temp_dir().join(format!("bascule-uml-{}", std::process::id())));
+        fs::create_dir_all(&scratch.0)?;
+        for disk in 0..DISKS {
+            File::create(scratch.disk(disk))?.set_len(DISK_BYTES)?;
+        }
+        Ok(scratch)
+    }
+
+    fn disk(&self, number: u8) -> PathBuf {
+        self.0.join(format!("disk{number}"))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Unknown `NAME=value` words of the command line become the environment of the first process.
+fn boot(kernel: &Kernel, drbdmeta: &Path, programs: &Programs, directory: &Scratch) -> Result<Child> {
+    let mut command = Command::new(&kernel.program);
+    command.args([&format!("mem={MEMORY}"), "rootfstype=hostfs", "rootflags=/", "rw", "quiet", "loglevel=1"]);
+    command.args(["con=null", "con0=null,fd:1", "ssl=null", "panic=1"]);
+    command.arg(word("uml_dir", directory.0.as_os_str()));
+    for disk in 0..DISKS {
+        command.arg(word(&format!("ubd{disk}"), directory.disk(disk).as_os_str()));
+    }
+    command.arg(word("init", programs.init.as_os_str()));
+    command.arg(word("UML_TEST", programs.test.as_os_str()));
+    command.arg(word("UML_MODULES", kernel.modules.as_os_str()));
+    command.arg(word("UML_DRBDMETA", drbdmeta.as_os_str()));
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    say("uml: booting");
+    command.spawn().with_context(|| format!("cannot start {}", kernel.program.display()))
+}
+
+fn word(name: &str, value: &OsStr) -> std::ffi::OsString {
+    let mut word = std::ffi::OsString::from(format!("{name}="));
+    word.push(value);
+    word
+}
+
+/// Shows the console and waits for the first process's last line; `Err` when it never comes.
+fn watch(mut child: Child) -> Result<i32> {
+    let console = child.stdout.take().context("no console")?;
+    let lines = lines_of(console);
+    let deadline = Instant::now() + RUN_MAX;
+    let mut code = None;
+    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match line.strip_prefix("uml: exit ") {
+            Some(found) => code = found.trim().parse().ok(),
+            None => say(&line),
+        }
+    }
+    end(&mut child, code.is_some())?;
+    code.with_context(|| format!("user-mode Linux ended, or {} s passed, before the tests did", RUN_MAX.as_secs()))
+}
+
+/// The console's lines; the channel closes when the kernel is gone.
+fn lines_of(console: impl io::Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Leaves no kernel behind. After its last line it powers off by itself.
+fn end(child: &mut Child, is_done: bool) -> Result<()> {
+    const POWER_OFF_MAX: Duration = Duration::from_secs(5);
+    let deadline = Instant::now() + POWER_OFF_MAX;
+    while is_done && Instant::now() < deadline {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+fn only_entry(directory: &Path) -> Result<PathBuf> {
+    let mut entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let entry = entries.next().with_context(|| format!("{} is empty", directory.display()))??;
+    Ok(entry.path())
+}
+
+fn check(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+/// Progress belongs on stderr, and a closed one is no reason to stop.
+fn say(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
