@@ -21,7 +21,7 @@ pub enum Source {
 pub enum SourceEvent {
     /// The destination's copy is complete and paused.
     Ready,
-    /// The volumes are as they should be, and nobody has written since the domain was suspended.
+    /// The volumes are as they should be, nobody has written since the domain was suspended, and its name is out of the way.
     Verified,
     /// A witness disagrees.
     Refuted(String),
@@ -40,9 +40,9 @@ pub enum SourceEvent {
 /// What the source does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceAction {
-    /// Ask the witnesses.
+    /// Ask the witnesses, then rename the domain out of the way.
     Verify,
-    /// Rename the domain out of the way and send GO.
+    /// Send GO.
     Go,
     /// Take the volumes back and resume the domain.
     TakeBack(String),

@@ -366,26 +366,28 @@ impl Released<'_> {
     }
 
     /// Step 7, the witnesses: DRBD at this end says that the destination has the volumes and that nobody has written.
+    /// Then the domain's name is moved out of the way, which is the last thing that can be undone.
     fn verify(&mut self) -> SourceEvent {
         self.ready_at = Instant::now();
         let Cleared { run, plan, .. } = &self.cleared;
         run.phase(Phase::Handover);
+        let name = &plan.facts.name;
         let verdict = self.samples.iter().try_for_each(|sample| verify_volume(*run, plan.handover, sample));
-        match verdict {
-            _ if run.cancel.requested() => SourceEvent::Cancelled,
-            Ok(()) => SourceEvent::Verified,
+        let renamed = verdict.and_then(|()| match run.cancel.requested() {
+            true => Ok(false),
+            false => run.host.toolstack.rename(plan.domid, name, &plan::migrated_away_name(name)).map(|()| true),
+        });
+        match renamed {
+            Ok(true) => SourceEvent::Verified,
+            Ok(false) => SourceEvent::Cancelled,
             Err(error) => SourceEvent::Refuted(chain(error.as_ref())),
         }
     }
 
-    /// The point of no return. The domain's name is moved out of the way first: that can still be undone.
+    /// The point of no return.
     fn say_go(&mut self) -> SourceEvent {
-        let Cleared { run, plan, channel, .. } = &self.cleared;
-        let name = &plan.facts.name;
-        if let Err(error) = run.host.toolstack.rename(plan.domid, name, &plan::migrated_away_name(name)) {
-            return SourceEvent::Refuted(chain(error.as_ref()));
-        }
-        tracing::info!(domain = %name, "GO");
+        let Cleared { plan, channel, .. } = &self.cleared;
+        tracing::info!(domain = %plan.facts.name, "GO");
         self.bytes = channel.bytes().acknowledged;
         match channel.send(Go {}, plan.request.timeouts.answer) {
             Ok(()) => self.await_report(),

@@ -415,4 +415,4 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Between two looks at whether the restore has ended or the daemon is being stopped.
-const REQUEST_INTERVAL: Duration = Duration::from_millis(50);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(5);

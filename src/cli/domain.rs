@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use bascule::domcfg;
 use bascule::ids::DomId;
-use bascule::xen::{Context, Ended};
+use bascule::xen::Context;
+use bascule::xen::domain::Ended;
 use clap::Args;
 
 use super::ConfigFile;

@@ -5,7 +5,8 @@ use bascule::replication::{Replication, VolumeState};
 use bascule::ids::DomId;
 use bascule::plan::DomainFacts;
 use bascule::toolstack::Toolstack;
-use bascule::xen::{Context, DomainInfo};
+use bascule::xen::Context;
+use bascule::xen::domain::DomainInfo;
 use clap::Args;
 use serde::Serialize;
 

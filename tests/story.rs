@@ -1,0 +1,144 @@
+//! The story of a migration, both ends over a real connection, on stand-ins for Xen and DRBD that check the invariants at
+//! every change. One row for each thing that can fail.
+
+#[path = "story/world.rs"]
+mod world;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+
+use bascule::host::Host;
+use bascule::migrate::{Outcome, migrate};
+use bascule::plan::{Request, Timeouts};
+use bascule::protocol::Handover;
+use bascule::receive::{self, Ended};
+use bascule::replication::Attachment;
+use bascule::report::{Event, Report};
+use bascule::stream::Cancel;
+use bascule::transport::Channel;
+use world::{DOMID, Fault, Rest, Side, World};
+
+struct Silent;
+
+impl Report for Silent {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// Runs both ends to their rest.
+fn run(world: &Arc<World>, handover: Option<Handover>) -> (Outcome, Ended) {
+    let dirs = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
+    let (source, destination) = (world.end(0, dirs[0].path()), world.end(1, dirs[1].path()));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = listener.local_addr().expect("bound").port();
+    thread::scope(|scope| {
+        let receiving = scope.spawn(|| {
+            let (stream, _) = listener.accept().expect("accepts");
+            let channel = Channel::adopt(stream).expect("adopts");
+            let host = host(&destination, "node2", dirs[1].path());
+            receive::session(&host, &channel, receive::Timeouts::default(), &Cancel::default())
+        });
+        let host = host(&source, "node1", dirs[0].path());
+        let request = Request {
+            domid: DOMID,
+            host: "127.0.0.1".into(),
+            port,
+            handover,
+            dry_run: false,
+            timeouts: Timeouts::default(),
+        };
+        let report: Arc<dyn Report> = Arc::new(Silent);
+        let outcome = migrate(&host, request, &report, &Cancel::default());
+        (outcome, receiving.join().expect("the destination does not panic"))
+    })
+}
+
+fn host<'a>(side: &'a Side, node: &'a str, run_dir: &'a std::path::Path) -> Host<'a> {
+    Host { toolstack: side, replication: side, node, run_dir }
+}
+
+fn at_source() -> Rest {
+    Rest { running_at: vec![0], domains_at: [1, 0], primary_at: vec![0], two_allowed: false, both_primary_seen: false }
+}
+
+fn at_destination() -> Rest {
+    Rest { running_at: vec![1], domains_at: [0, 1], primary_at: vec![1], ..at_source() }
+}
+
+#[test]
+fn a_domain_moves_with_never_two_primaries() {
+    let world = World::new(Fault::None, Attachment::Layer);
+    let (outcome, ended) = run(&world, None);
+    let Outcome::Moved(receipt) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(ended, Ended::Moved(_)), "{ended:?}");
+    assert_eq!(receipt.handover, Handover::Single);
+    assert_eq!(receipt.single_writer.source_sectors, 0);
+    assert!(receipt.warnings.is_empty(), "{:?}", receipt.warnings);
+    assert_eq!(world.rest(), at_destination());
+}
+
+#[test]
+fn a_disk_attached_by_path_moves_with_two_primaries_and_the_permission_is_taken_back() {
+    let world = World::new(Fault::None, Attachment::Direct);
+    let (outcome, _) = run(&world, None);
+    assert!(matches!(&outcome, Outcome::Moved(receipt) if receipt.handover == Handover::Dual), "{outcome:?}");
+    assert_eq!(world.rest(), Rest { both_primary_seen: true, ..at_destination() });
+}
+
+#[test]
+fn single_primary_is_refused_where_a_disk_is_attached_by_path() {
+    let world = World::new(Fault::None, Attachment::Direct);
+    let (outcome, _) = run(&world, Some(Handover::Single));
+    let Outcome::Refused(findings) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(findings[0].code, "attached-directly");
+    assert_eq!(world.rest(), at_source());
+}
+
+#[test]
+fn whatever_fails_the_domain_runs_on_at_the_source_and_the_destination_is_clean() {
+    use Fault as F;
+    let rows = [
+        F::SaveBeforeSuspend,
+        F::SaveAfterSuspend,
+        F::WaitIdle,
+        F::Withdraw,
+        F::Demote,
+        F::RestoreOfMemory,
+        F::Promote,
+        F::RestoreOfDevices,
+        F::ForeignWrite,
+        F::RenameAtSource,
+        F::RenameAtDestination,
+        F::Unpause,
+    ];
+    for fault in rows {
+        let world = World::new(fault, Attachment::Layer);
+        let (outcome, _) = run(&world, None);
+        assert!(matches!(outcome, Outcome::RolledBack { .. }), "{fault:?}: {outcome:?}");
+        assert_eq!(world.rest(), at_source(), "{fault:?}");
+    }
+}
+
+#[test]
+fn the_same_holds_for_the_dual_primary_handover() {
+    use Fault as F;
+    for fault in [F::WaitIdle, F::RestoreOfMemory, F::Promote, F::RestoreOfDevices, F::RenameAtSource, F::Unpause] {
+        let world = World::new(fault, Attachment::Layer);
+        let (outcome, _) = run(&world, Some(Handover::Dual));
+        assert!(matches!(outcome, Outcome::RolledBack { .. }), "{fault:?}: {outcome:?}");
+        let rest = world.rest();
+        assert_eq!(rest, Rest { both_primary_seen: rest.both_primary_seen, ..at_source() }, "{fault:?}");
+    }
+}
+
+#[test]
+fn preflight_refuses_with_nothing_changed() {
+    let world = World::new(Fault::None, Attachment::Layer);
+    world.take_name();
+    world.take_memory();
+    let (outcome, _) = run(&world, None);
+    let Outcome::Refused(findings) = outcome else { panic!("{outcome:?}") };
+    let codes: Vec<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, ["name-taken", "memory"]);
+    assert_eq!(world.rest().primary_at, [0]);
+}
