@@ -17,7 +17,7 @@ use lab_guest::wire::{Answer, Command, Datagram, Order, Report};
 use crate::lan::log::{LogReader, Record};
 use crate::lan::{control_socket, monotonic_now, witness_log};
 
-pub use story::{Doubled, Errors, LostWrites, Silence, Story, Window};
+pub use story::{Doubled, Errors, LostWrites, Silence, Stop, Story, Window};
 
 /// How often a waiting caller looks into the log.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -22,14 +22,16 @@ use crate::wire::{Answer, BootId, Command, LENGTH_MAX, Order, RATE_HZ_MAX, Repor
 
 /// Pages that are worked on without giving the lock away, so that the counter never waits long for it.
 const SLICE_PAGES: usize = 256;
-/// How often the memory thread does its share.
-const MEMORY_TICK: Duration = Duration::from_millis(25);
-/// A stall (a migration, say) is not made up for: at most this much of the dirtying rate is done at once.
-const DIRTY_DEBT_MAX: Duration = Duration::from_millis(100);
+/// How often the memory thread does its share while pages are rewritten.
+const BUSY_TICK: Duration = Duration::from_millis(25);
+/// How often it does while they are only checked: a wake-up is dear under emulation.
+const IDLE_TICK: Duration = Duration::from_millis(100);
+/// Rate of checking in KiB per second.
+const CHECKED_KIB_S: u64 = 1024;
+/// A stall (a migration, say) is not made up for: at most this much of a rate's work is done at once.
+const DEBT_MAX: Duration = Duration::from_millis(200);
 /// One page of 4 KiB, in units of a KiB per second times microseconds.
 const PAGE_KIB_US: u128 = 4_000_000;
-/// Pages checked in a tick: 2.5 MiB per second.
-const CHECKED_PER_TICK: usize = 16;
 /// How long a thread waits before it looks whether the workload ends.
 const STOP_POLL: Duration = Duration::from_millis(500);
 /// Pause after a failed write.
@@ -237,17 +239,18 @@ impl Shared {
     }
 
     fn work_on_memory(&self) {
+        let (mut rewriting, mut checking) = (Pace::default(), Pace::default());
         let mut last_tick = Instant::now();
-        let mut owed_kib_us = 0;
-        while !self.clock.stops_before(last_tick + MEMORY_TICK) {
+        loop {
+            let kib_s = self.dirty_kib_s.load(Ordering::Relaxed);
+            let tick = if kib_s == 0 { IDLE_TICK } else { BUSY_TICK };
+            if self.clock.stops_before(last_tick + tick) {
+                return;
+            }
             let elapsed = last_tick.elapsed();
             last_tick += elapsed;
-            let kib_s = u128::from(self.dirty_kib_s.load(Ordering::Relaxed));
-            owed_kib_us += kib_s * elapsed.min(DIRTY_DEBT_MAX).as_micros();
-            let pages = owed_kib_us / PAGE_KIB_US;
-            owed_kib_us %= PAGE_KIB_US;
-            self.in_slices(usize::try_from(pages).unwrap_or(usize::MAX), Memory::rewrite);
-            self.in_slices(CHECKED_PER_TICK, Memory::check);
+            self.in_slices(rewriting.pages_due(kib_s, elapsed), Memory::rewrite);
+            self.in_slices(checking.pages_due(CHECKED_KIB_S, elapsed), Memory::check);
         }
     }
 
@@ -316,6 +319,21 @@ impl Disk {
         if count <= ERRORS_TOLD || count.is_multiple_of(100) {
             say(format_args!("I/O error {count} on {}: {error}", self.dir.display()));
         }
+    }
+}
+
+/// Turns a rate and the time that has passed into whole pages; the rest is carried over.
+#[derive(Debug, Default)]
+struct Pace {
+    owed_kib_us: u128,
+}
+
+impl Pace {
+    fn pages_due(&mut self, kib_s: u64, elapsed: Duration) -> usize {
+        self.owed_kib_us += u128::from(kib_s) * elapsed.min(DEBT_MAX).as_micros();
+        let pages = self.owed_kib_us / PAGE_KIB_US;
+        self.owed_kib_us %= PAGE_KIB_US;
+        usize::try_from(pages).unwrap_or(usize::MAX)
     }
 }
 

@@ -37,6 +37,15 @@ pub struct Silence {
     pub after: Option<Sighting>,
 }
 
+/// A time in which the guest itself stood still, as its own clock shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// How much less the guest's CLOCK_MONOTONIC has gone on than the host's.
+    pub length: Duration,
+    /// The last report before it and the first after it.
+    pub between: Box<[Sighting; 2]>,
+}
+
 /// The largest counts of errors that the guest reported in the window. They count from its boot on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Errors {
@@ -105,10 +114,28 @@ impl Story {
         &self.sightings
     }
 
-    /// The longest time without a report: the downtime as the LAN saw it, plus up to one period of the counter. A guest that is silent until the window's end is silent up to there.
+    /// The longest time without a report: the downtime as the LAN saw it, plus up to one period of the counter. A guest
+    /// that is silent until the window's end is silent up to there.
     #[must_use]
     pub fn longest_silence(&self) -> Silence {
         self.longest_between(self.sightings.iter())
+    }
+
+    /// The longest time that the guest did not run, to some milliseconds; `None` without two reports of one boot. Its
+    /// clock does not run while it is suspended, so this is the downtime without what the LAN needs to find it again, to
+    /// which the datagrams sent meanwhile are lost ([`missing`](Self::missing)).
+    #[must_use]
+    pub fn longest_stop(&self) -> Option<Stop> {
+        let mut longest: Option<Stop> = None;
+        for pair in self.boots().iter().flat_map(|boot| boot.windows(2)) {
+            let (before, after) = (pair[0], pair[1]);
+            let ran_ms = after.report.uptime_ms.saturating_sub(before.report.uptime_ms);
+            let length = after.at.saturating_sub(before.at).saturating_sub(Duration::from_millis(ran_ms));
+            if longest.as_ref().is_none_or(|stop| length > stop.length) {
+                longest = Some(Stop { length, between: Box::new([before.clone(), after.clone()]) });
+            }
+        }
+        longest
     }
 
     /// The longest time in which the disk confirmed nothing new, as the reports tell it.
@@ -269,6 +296,22 @@ mod tests {
         assert!(story.missing().is_empty());
         assert_eq!(story.doubled(), None);
         assert_eq!(story.errors(), Errors::default());
+    }
+
+    #[test]
+    fn the_guests_clock_tells_its_stop_from_the_networks_silence() {
+        let mut sightings = migration();
+        for sighting in &mut sightings {
+            sighting.report.uptime_ms = 5000 + sighting.report.n * 50;
+        }
+        // It ran on for four numbers before the LAN found it: numbers 5 to 8 were not heard.
+        sightings.drain(4..8);
+        let story = story(sightings);
+        assert_eq!(story.longest_silence().length(), ms(700));
+        let stop = story.longest_stop().unwrap();
+        assert_eq!(stop.length, ms(450));
+        assert_eq!(stop.between.map(|sighting| sighting.report.n), [4, 9]);
+        assert_eq!(story.missing(), [5, 6, 7, 8]);
     }
 
     #[test]
