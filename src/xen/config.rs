@@ -83,9 +83,15 @@ impl Raw {
         // SAFETY: an initialised value and a NUL-terminated string (_libxl_types.h, libxl_domain_config_from_json).
         let rc = unsafe { sys::libxl_domain_config_from_json(handle.ctx(), config, text.as_ptr()) };
         check_rc(rc).map_err(|code| Error::Config { code, said: handle.said() })?;
-        // The number that it had elsewhere is not asked for here: libxl gives the next free one.
-        raw.c_info.domid = u32::MAX;
         Ok(Self(raw))
+    }
+
+    /// The same for a domain that is about to be made: the number that it had elsewhere is not asked for here, the hypervisor
+    /// gives the next free one (`INVALID_DOMID`, libxl.h).
+    pub(super) fn for_new_domain(handle: &Handle, config: &DomainConfig) -> Result<Self> {
+        let mut raw = Self::parse(handle, &config.to_json())?;
+        raw.0.c_info.domid = u32::MAX;
+        Ok(raw)
     }
 
     /// The configuration of a running domain as libxl tells it.

@@ -173,7 +173,7 @@ impl Context {
     /// What had been made of it is destroyed.
     pub fn create(&self, config: &DomainConfig) -> Result<DomId> {
         let operation = Operation::new(None)?;
-        let mut raw = Raw::parse(&operation.handle, &config.to_json())?;
+        let mut raw = Raw::for_new_domain(&operation.handle, config)?;
         let (target, mut domid) = (raw.0.as_mut_ptr(), u32::MAX);
         let out = &raw mut domid;
         let made = operation.run("libxl_domain_create_new", Subject::NewDomain, &mut Nobody, |ctx, how| {

@@ -59,7 +59,7 @@ impl Context {
         handle: &dyn Fn(Arc<dyn Abort>),
     ) -> Result<DomId> {
         let operation = Operation::new(Some(follower(events)))?;
-        let mut raw = Raw::parse(&operation.handle, &config.to_json())?;
+        let mut raw = Raw::for_new_domain(&operation.handle, config)?;
         let mut parameters = Disposed::<sys::libxl_domain_restore_params>::new();
         parameters.stream_version = STREAM_VERSION;
         handle(operation.abort_switch());
