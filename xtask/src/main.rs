@@ -1,2 +1,38 @@
-//! The entry points of the repository.
-fn main() {}
+//! The entry points of the repository: `cargo xtask lab …` and `cargo xtask test`.
+
+mod lab;
+mod say;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use say::fail;
+
+/// Entry points of the repository; each installs and builds what it needs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Two Xen dom0s with DRBD between them, under QEMU.
+    Lab(lab::Arguments),
+    /// Format, lints, unit tests, and the tests that need the lab.
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Lab(arguments) => lab::run(arguments),
+        Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        fail(&error);
+        ExitCode::FAILURE
+    })
+}
