@@ -1,0 +1,40 @@
+//! The layer over a volume and the disk hotplug program, against the real DRBD and device-mapper, in the user-mode Linux that
+//! `cargo xtask uml` boots. Two resources on one kernel, each the other's peer, stand for two hosts: what happens to `r0/0` on
+//! this host happens to `r1/0` on the other.
+
+mod block;
+mod layer;
+mod nodes;
+#[path = "../../drbd-nl/tests/uml/pair.rs"]
+#[expect(dead_code, reason = "shared with drbd-nl's own tests, which use more of it")]
+mod pair;
+
+use std::time::{Duration, Instant};
+
+use bascule::ids::{Minor, VolumeId};
+use drbd_nl::Role;
+
+use self::pair::Pair;
+
+/// The volume that the tests attach, and its counterpart on the other host.
+fn volume() -> VolumeId {
+    VolumeId { resource: pair::ENDS[0].to_owned(), volume: 0 }
+}
+
+fn minor() -> Minor {
+    Minor(pair::minor(0, 0))
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+/// Role of the volume here and of its counterpart there.
+fn roles(pair: &mut Pair) -> (Role, Role) {
+    let [here, there] = pair.ends();
+    (here.volumes[0].role.unwrap(), there.volumes[0].role.unwrap())
+}
+
+fn sectors(pair: &mut Pair) -> u64 {
+    pair.ends()[0].volumes[0].size_sectors
+}
