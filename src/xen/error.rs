@@ -64,6 +64,12 @@ pub enum Error {
         /// What it is doing instead.
         state: RunState,
     },
+    /// A memory stream is none that libxl can go on with.
+    #[error("Memory stream cannot be used: {reason}")]
+    Stream {
+        /// Why not, as the rest of a sentence.
+        reason: &'static str,
+    },
     /// A string for libxl holds a NUL byte.
     #[error("{text:?} contains a NUL byte")]
     Nul {
@@ -141,7 +147,7 @@ impl fmt::Display for Code {
         };
         // SAFETY: a NUL-terminated string of libxl's static table.
         let name = unsafe { CStr::from_ptr(name.as_ptr()) };
-        write!(f, "{} ({})", name.to_string_lossy(), self.0.0)
+        write!(f, "ERROR_{} ({})", name.to_string_lossy().to_uppercase(), self.0.0)
     }
 }
 
@@ -190,7 +196,7 @@ mod tests {
     fn codes_have_names() {
         assert_eq!(check_rc(-8), Err(Code::GUEST_TIMEDOUT));
         assert_eq!(check_rc(0), Ok(0));
-        assert!(Code::ABORTED.to_string().to_lowercase().contains("aborted"), "{}", Code::ABORTED);
+        assert_eq!(Code::ABORTED.to_string(), "ERROR_ABORTED (-22)");
         assert_eq!(Code(sys::libxl_error(-9999)).to_string(), "libxl error -9999");
     }
 

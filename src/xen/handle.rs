@@ -26,7 +26,7 @@ unsafe impl Sync for Handle {}
 /// (libxl_event.h, `libxl_sigchld_owner`). "*hooks is not copied and must outlast the libxl_ctx", hence static.
 static CHILD_HOOKS: sys::libxl_childproc_hooks = sys::libxl_childproc_hooks {
     chldowner: sys::libxl_sigchld_owner::libxl_sigchld_owner_libxl_always_selective_reap,
-    fork_replacement: None,
+    fork_replacement: Some(fork),
     reaped_callback: None,
 };
 
@@ -54,7 +54,7 @@ impl Handle {
 
     fn set_hooks(&self) {
         // SAFETY: nothing runs in the new context yet; the hooks are static (libxl_event.h, libxl_childproc_setmode).
-        unsafe { sys::libxl_childproc_setmode(self.ctx(), &raw const CHILD_HOOKS, ptr::null_mut()) };
+        unsafe { sys::libxl_childproc_setmode(self.ctx(), &raw const CHILD_HOOKS, self.logger.as_ptr().cast()) };
         // SAFETY: as above (libxl_event.h, libxl_event_register_callbacks).
         unsafe { sys::libxl_event_register_callbacks(self.ctx(), &raw const EVENT_HOOKS, ptr::null_mut()) };
     }
@@ -84,6 +84,12 @@ impl Handle {
     ) -> Result<NonNull<T>> {
         self.forget();
         check_ptr(call(self.ctx())).map_err(|code| self.error(function, subject, code))
+    }
+
+    /// Whether libxl has started a child process in this context.
+    pub(super) fn has_forked(&self) -> bool {
+        // SAFETY: as in said.
+        unsafe { self.logger.as_ref() }.has_forked()
     }
 
     /// Drops the error lines of earlier calls that succeeded all the same.
@@ -117,6 +123,19 @@ fn alloc(logger: NonNull<Logger>) -> std::result::Result<NonNull<sys::libxl_ctx>
     // SAFETY: `ctx` is ours to write; the logger begins with xentoollog_logger and outlives the context (libxl.h, libxl_ctx_alloc).
     check_rc(unsafe { sys::libxl_ctx_alloc(&raw mut ctx, version, 0, logger.as_ptr().cast()) })?;
     check_ptr(ctx)
+}
+
+/// Forks, as libxl would, and takes note of it: whoever aborts a stream must know whether its helper runs.
+/// "Should behave exactly like fork, including setting errno" (libxl_event.h); in the child nothing is touched.
+unsafe extern "C" fn fork(logger: *mut c_void) -> libc::pid_t {
+    // SAFETY: libxl calls this where it would fork itself; its child execs or exits without returning to Rust.
+    let pid = unsafe { libc::fork() };
+    if pid > 0 {
+        // SAFETY: the logger given in set_hooks, which outlives the context.
+        let logger = unsafe { &*logger.cast::<Logger>() };
+        logger.set_forked();
+    }
+    pid
 }
 
 /// Must not call libxl (libxl_event.h), and does not.

@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_char, c_int, c_ulong};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -29,6 +30,8 @@ pub(super) struct Logger {
     follower: Option<Follower>,
     /// Error lines since the last [`Logger::take`], by the thread that libxl ran on.
     said: Mutex<HashMap<ThreadId, Said>>,
+    /// Whether libxl has started a child process in this context.
+    forked: AtomicBool,
 }
 
 impl fmt::Debug for Logger {
@@ -40,12 +43,22 @@ impl fmt::Debug for Logger {
 impl Logger {
     pub(super) fn new(follower: Option<Follower>) -> Self {
         let raw = sys::xentoollog_logger { vmessage: Some(vmessage), progress: Some(progress), destroy: None };
-        Self { raw, follower, said: Mutex::default() }
+        Self { raw, follower, said: Mutex::default(), forked: AtomicBool::new(false) }
     }
 
     /// The error lines that this thread has caused, and forgets them.
     pub(super) fn take(&self) -> Said {
         self.said().remove(&thread::current().id()).unwrap_or_default()
+    }
+
+    /// Notes that libxl has started a child process.
+    pub(super) fn set_forked(&self) {
+        self.forked.store(true, Ordering::Release);
+    }
+
+    /// Whether libxl has started a child process in this context.
+    pub(super) fn has_forked(&self) -> bool {
+        self.forked.load(Ordering::Acquire)
     }
 
     fn message(&self, level: sys::xentoollog_level, errnoval: c_int, context: &str, text: &str) {
@@ -149,7 +162,7 @@ fn string(pointer: *const c_char) -> String {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn error_lines_are_kept_per_thread() {

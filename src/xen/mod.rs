@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "calls into C libraries; each block names the header that it relies on")]
 
+mod begin;
 pub mod config;
 pub mod context;
 mod disposed;

@@ -65,7 +65,13 @@ impl Operation {
         self.switch.clone()
     }
 
-    /// Starts the operation and returns when it has ended.
+    /// Readable once an abort has been requested.
+    pub(super) fn abort_fd(&self) -> BorrowedFd<'_> {
+        self.abort_reader.as_fd()
+    }
+
+    /// Starts the operation and returns when it has ended. An abort is passed on once libxl has started its first child, the
+    /// helper of a save or restore: before that, libxl does not survive it (see [`super::begin`]).
     pub(super) fn run(
         &self,
         function: &'static str,
@@ -75,14 +81,16 @@ impl Operation {
     ) -> Result<()> {
         let how = how();
         self.handle.call(function, subject, |ctx| start(ctx, &raw const how))?;
-        let mut aborted = false;
+        let mut abort = Some(how);
         let code = loop {
             if let Some(rc) = self.ended() {
                 break check_rc(rc).err();
             }
-            self.wait(aborted, witness);
-            if !aborted && self.switch.requested.load(Ordering::Acquire) {
-                aborted = true;
+            self.wait(witness);
+            if self.switch.requested()
+                && self.handle.has_forked()
+                && let Some(how) = abort.take()
+            {
                 self.abort(&how);
             }
         };
@@ -107,11 +115,11 @@ impl Operation {
     }
 
     /// Waits until libxl, the witness or the abort switch has something to do, and lets libxl do its part.
-    fn wait(&self, aborted: bool, witness: &mut dyn Witness) {
+    fn wait(&self, witness: &mut dyn Witness) {
         let (mut fds, timeout_ms) = self.libxl_fds();
         let ours = fds.len();
         fds.push(readable(witness.fd()));
-        fds.push(readable((!aborted).then(|| self.abort_reader.as_fd())));
+        fds.push(readable((!self.switch.requested()).then(|| self.abort_fd())));
         poll(&mut fds, timeout_ms);
         if fds[ours].revents != 0 {
             witness.look();
@@ -155,6 +163,12 @@ impl fmt::Debug for Operation {
 struct AbortSwitch {
     requested: AtomicBool,
     writer: PipeWriter,
+}
+
+impl AbortSwitch {
+    fn requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
 }
 
 impl Abort for AbortSwitch {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use xen_sys as sys;
 
+use super::begin;
 use super::config::{DomainConfig, Raw};
 use super::context::Context;
 use super::disposed::Disposed;
@@ -36,6 +37,7 @@ impl Context {
         let operation = Operation::new(Some(follower(events)))?;
         let mut witness = SuspendWitness::new(self, domid, events)?;
         handle(operation.abort_switch());
+        begin::wait_writable(fd, operation.abort_fd())?;
         let live = sys::LIBXL_SUSPEND_LIVE.cast_signed();
         let saved = operation.run("libxl_domain_suspend", domid.into(), &mut witness, |ctx, how| {
             // SAFETY: the descriptor is open until run returns, at the operation's end (libxl.h, libxl_domain_suspend).
@@ -63,6 +65,7 @@ impl Context {
         let mut parameters = Disposed::<sys::libxl_domain_restore_params>::new();
         parameters.stream_version = STREAM_VERSION;
         handle(operation.abort_switch());
+        begin::wait_begun(fd, operation.abort_fd())?;
         let (target, parameters, mut domid) = (raw.0.as_mut_ptr(), parameters.as_mut_ptr(), u32::MAX);
         let out = &raw mut domid;
         let made = operation.run("libxl_domain_create_restore", Subject::NewDomain, &mut Nobody, |ctx, how| {
