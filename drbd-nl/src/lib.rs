@@ -26,7 +26,11 @@ mod dialect;
 mod drbd;
 mod error;
 mod event;
+#[cfg(test)]
+mod event_traps;
 mod events;
+#[cfg(test)]
+mod fake;
 mod family;
 mod join;
 mod nest;
@@ -35,12 +39,16 @@ mod path;
 mod peer_device;
 mod record;
 mod refusal;
+#[cfg(test)]
+mod replay;
 mod resource;
 mod secret;
 mod socket;
 mod state;
 mod state84;
 mod status;
+#[cfg(test)]
+mod traps;
 pub mod wire;
 
 pub use address::Address;
