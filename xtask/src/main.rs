@@ -1,8 +1,9 @@
-//! The entry points of the repository: `cargo xtask lab …` and `cargo xtask test`.
+//! The entry points of the repository: `cargo xtask lab …`, `test` and `uml`.
 
 mod lab;
 mod say;
 mod test;
+mod uml;
 
 use std::process::ExitCode;
 
@@ -22,14 +23,17 @@ struct Arguments {
 enum Task {
     /// Two Xen dom0s with DRBD between them, under QEMU.
     Lab(lab::Arguments),
-    /// Format, lints, unit tests, and the tests that need the lab.
+    /// Format, lints, unit tests, DRBD in user-mode Linux, and the tests that need the lab.
     Test(test::Arguments),
+    /// The tests against the real DRBD module in user-mode Linux.
+    Uml,
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Lab(arguments) => lab::run(arguments),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Uml => uml::run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         fail(&error);

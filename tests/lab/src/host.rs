@@ -28,7 +28,7 @@ const PACKAGES: [&str; 10] = [
 /// # Errors
 /// This is not Debian 12, or apt-get failed.
 pub fn ensure_packages(say: fn(&str)) -> anyhow::Result<()> {
-    ensure_debian_12()?;
+    ensure_supported()?;
     let missing = missing_packages(&PACKAGES)?;
     if missing.is_empty() {
         return Ok(());
@@ -47,7 +47,11 @@ pub(crate) fn update_package_lists() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ensure_debian_12() -> anyhow::Result<()> {
+/// Says no where the lab cannot run at all.
+///
+/// # Errors
+/// This is not Debian 12 on x86_64.
+pub fn ensure_supported() -> anyhow::Result<()> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let bookworm = release.lines().any(|line| line == "VERSION_CODENAME=bookworm");
     ensure!(

@@ -30,9 +30,11 @@ pub mod node;
 pub mod push;
 mod ssh;
 
+pub mod pair;
+
 mod command;
 
-pub use host::ensure_packages;
+pub use host::{ensure_packages, ensure_supported};
 pub use keeper::run as run_keeper;
 pub use lab::{Lab, Options, Status};
 pub use layout::Layout;
