@@ -105,7 +105,8 @@ fn make_bindings(include_paths: &[impl AsRef<Path>]) -> Result<String, String> {
         .generate()
         .map(|bindings| bindings.to_string())
         .map_err(|error| {
-            let reason = error.to_string().replace('\n', " ");
+            let reasons = error.to_string();
+            let reason = reasons.lines().next().unwrap_or_default();
             format!("The Xen headers could not be read ({reason}); on Debian: apt-get install libxen-dev libclang-dev.")
         })
 }

@@ -26,10 +26,7 @@ impl<'a> Transaction<'a> {
 
     /// What a request outside of any transaction is made with.
     pub(super) fn none(xenstore: &'a Xenstore) -> Self {
-        Self {
-            xenstore,
-            id: sys::XBT_NULL,
-        }
+        Self { xenstore, id: sys::XBT_NULL }
     }
 
     /// As [`Xenstore::read`].
@@ -39,14 +36,12 @@ impl<'a> Transaction<'a> {
     pub fn read(&self, path: &str) -> Result<Option<String>> {
         let (c_path, mut length) = (c_string(path)?, 0);
         // SAFETY: the handle is open, the path NUL-terminated, the length ours to write; the result is malloc'd (xenstore.h, xs_read).
-        let value =
-            unsafe { sys::xs_read(self.handle(), self.id, c_path.as_ptr(), &raw mut length) };
+        let value = unsafe { sys::xs_read(self.handle(), self.id, c_path.as_ptr(), &raw mut length) };
         let Some(value) = Malloced::new(value) else {
             return missing_is("read", path, None);
         };
         // SAFETY: the block holds `length` bytes and a NUL after them (xenstore.h, xs_read).
-        let bytes =
-            unsafe { std::slice::from_raw_parts(value.0.as_ptr().cast::<u8>(), length as usize) };
+        let bytes = unsafe { std::slice::from_raw_parts(value.0.as_ptr().cast::<u8>(), length as usize) };
         Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
     }
 
@@ -56,8 +51,7 @@ impl<'a> Transaction<'a> {
     /// As there.
     pub fn write(&self, path: &str, value: &str) -> Result<()> {
         let c_path = c_string(path)?;
-        let length =
-            c_uint::try_from(value.len()).map_err(|_| request("write", path, Errno::E2BIG))?;
+        let length = c_uint::try_from(value.len()).map_err(|_| request("write", path, Errno::E2BIG))?;
         let data = value.as_ptr().cast::<c_void>();
         // SAFETY: the handle is open, the path NUL-terminated, `data` readable for `length` bytes (xenstore.h, xs_write).
         let done = unsafe { sys::xs_write(self.handle(), self.id, c_path.as_ptr(), data, length) };
@@ -83,11 +77,7 @@ impl<'a> Transaction<'a> {
         let c_path = c_string(path)?;
         // SAFETY: the handle is open and the path NUL-terminated (xenstore.h, xs_rm).
         let done = unsafe { sys::xs_rm(self.handle(), self.id, c_path.as_ptr()) };
-        if done {
-            Ok(())
-        } else {
-            missing_is("rm", path, ())
-        }
+        if done { Ok(()) } else { missing_is("rm", path, ()) }
     }
 
     /// As [`Xenstore::directory`].
@@ -97,15 +87,12 @@ impl<'a> Transaction<'a> {
     pub fn directory(&self, path: &str) -> Result<Vec<String>> {
         let (c_path, mut count) = (c_string(path)?, 0);
         // SAFETY: the handle is open, the path NUL-terminated, the count ours to write; the result is one malloc'd block (xenstore.h, xs_directory).
-        let names =
-            unsafe { sys::xs_directory(self.handle(), self.id, c_path.as_ptr(), &raw mut count) };
+        let names = unsafe { sys::xs_directory(self.handle(), self.id, c_path.as_ptr(), &raw mut count) };
         let Some(names) = Malloced::new(names) else {
             return missing_is("directory", path, Vec::new());
         };
         // SAFETY: the block begins with `count` pointers to C strings inside it (xenstore.h, xs_directory).
-        let names = unsafe {
-            std::slice::from_raw_parts(names.0.as_ptr().cast::<*const c_char>(), count as usize)
-        };
+        let names = unsafe { std::slice::from_raw_parts(names.0.as_ptr().cast::<*const c_char>(), count as usize) };
         Ok(names.iter().map(|name| text(*name)).collect())
     }
 
