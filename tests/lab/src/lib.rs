@@ -34,6 +34,7 @@ pub mod pair;
 
 mod command;
 
+pub use lab_guest::wire::Order;
 pub use host::{ensure_packages, ensure_supported};
 pub use keeper::run as run_keeper;
 pub use lab::{Lab, Options, Status};

@@ -1,0 +1,236 @@
+//! Real domains on real DRBD between two real Xen hosts: the tests that run in the lab, by `cargo xtask test`.
+//!
+//! Each begins from a clean pair, and after each action exactly one copy runs, on the node where the roles say so.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bascule_lab::pair::{Guest, Pair, VM0, VM1};
+use bascule_lab::witness::{Story, Window};
+use bascule_lab::{Lab, Link, Order, Output, lan};
+
+/// How fast the guest dirties its memory under load, in KiB/s.
+const DIRTY_KIB_S: u64 = 2048;
+/// How long a guest may take to look through its whole memory and disks.
+const VERIFY_LIMIT: Duration = Duration::from_secs(240);
+
+/// Runs a test on a clean pair; keeps the nodes' logs if it fails.
+fn on_the_pair(name: &str, test: impl FnOnce(&Pair) -> anyhow::Result<()>) {
+    let pair = Pair::new(Lab::attach().expect("the lab runs: cargo xtask lab up"));
+    let done = pair.reset().context("The pair could not be made ready").and_then(|()| test(&pair));
+    if let Err(error) = done {
+        let logs = pair.lab().collect_logs(name);
+        panic!("{error:#}\nlogs: {logs:?}");
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", output.stdout, output.stderr)
+}
+
+/// The command was refused with this exit code and a message that has all of these words.
+fn refused(output: &Output, code: i32, words: &[&str]) -> anyhow::Result<()> {
+    let text = text(output);
+    ensure!(output.status == code, "exit {} instead of {code}: {text}", output.status);
+    for word in words {
+        ensure!(text.contains(word), "no {word:?} in: {text}");
+    }
+    Ok(())
+}
+
+/// The guest finds its memory and its disks as it left them, and nobody saw two of it.
+fn whole(pair: &Pair, guest: Guest, since: Duration) -> anyhow::Result<Story> {
+    let answer = pair.lab().witness().ask(guest.name, Order::Verify, VERIFY_LIMIT)?;
+    let story = pair.lab().witness().story(guest.name, Window::since(since));
+    let errors = story.errors();
+    ensure!(errors.memory == 0 && errors.io == 0 && errors.holes == 0, "{errors:?} ({})", answer.text);
+    ensure!(story.lost_writes().is_empty(), "{:?}", story.lost_writes());
+    ensure!(story.doubled().is_none(), "{:?}", story.doubled());
+    Ok(story)
+}
+
+/// Ten migrations to and fro under load.
+fn ten_migrations(pair: &Pair, options: &str) -> anyhow::Result<()> {
+    let since = lan::monotonic_now();
+    pair.create(VM0, 1)?;
+    pair.check(VM0, 1)?;
+    pair.lab().witness().ask(VM0.name, Order::Dirty(DIRTY_KIB_S), VERIFY_LIMIT)?;
+    let watch = pair.watch_roles()?;
+    for round in 0..10 {
+        let from = 1 + round % 2;
+        let output = pair.migrate(VM0, from, options)?;
+        ensure!(output.success(), "migration {round}: {}", text(&output));
+        pair.check(VM0, 3 - from).with_context(|| format!("after migration {round}: {}", text(&output)))?;
+        pair.heard(VM0, 3 - from)?;
+    }
+    let seen = watch.end(VM0.resource)?;
+    ensure!(seen.promotions >= 10, "{seen:?}");
+    match options {
+        "--handover dual" => ensure!(seen.two_primaries.len() >= 10, "{seen:?}"),
+        _ => ensure!(seen.two_primaries.is_empty(), "{seen:?}"),
+    }
+    let story = whole(pair, VM0, since)?;
+    ensure!(story.nodes() == [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1], "{:?}", story.nodes());
+    pair.shut_down(VM0, 1)?;
+    pair.check_file_systems(VM0, 1)
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn ten_migrations_with_never_two_primaries() {
+    on_the_pair("ten-single", |pair| ten_migrations(pair, ""));
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn ten_migrations_with_the_dual_primary_handover() {
+    on_the_pair("ten-dual", |pair| ten_migrations(pair, "--handover dual"));
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn both_volumes_of_a_resource_move_together() {
+    on_the_pair("two-volumes", |pair| {
+        let since = lan::monotonic_now();
+        pair.create(VM1, 1)?;
+        let watch = pair.watch_roles()?;
+        for from in [1, 2] {
+            let output = pair.migrate(VM1, from, "--live")?;
+            ensure!(output.success(), "{}", text(&output));
+            pair.check(VM1, 3 - from)?;
+            pair.heard(VM1, 3 - from)?;
+        }
+        let seen = watch.end(VM1.resource)?;
+        ensure!(seen.two_primaries.is_empty(), "{seen:?}");
+        whole(pair, VM1, since)?;
+        pair.shut_down(VM1, 1)?;
+        pair.check_file_systems(VM1, 2)
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_second_start_on_the_other_node_is_refused_to_bascule_and_to_xl() {
+    on_the_pair("second-start", |pair| {
+        pair.create(VM0, 1)?;
+        let by_us = pair.node(2).run_for(&format!("bascule create {}", VM0.file()), VERIFY_LIMIT)?;
+        refused(&by_us, 1, &["10.98.0.1", "Primary"])?;
+        let by_xl = pair.node(2).run_for(&format!("xl create {}", VM0.file()), VERIFY_LIMIT)?;
+        ensure!(!by_xl.success(), "{}", text(&by_xl));
+        pair.check(VM0, 1)?;
+
+        // Also where two Primaries are allowed for good.
+        let allow = "drbdsetup net-options ipv4:10.98.0.1:7788 ipv4:10.98.0.2:7788 --allow-two-primaries";
+        pair.node(1).ok(&format!("{allow}=yes"))?;
+        let by_us = pair.node(2).run_for(&format!("bascule create {}", VM0.file()), VERIFY_LIMIT)?;
+        refused(&by_us, 1, &["10.98.0.1", "Primary"])?;
+        pair.node(1).ok(&format!("{allow}=no"))?;
+
+        // And on the same node: another domain on the same volume.
+        let twin = format!("sed s/vm0/twin/ {} >/run/twin.cfg; bascule create /run/twin.cfg", VM0.file());
+        refused(&pair.node(1).run_for(&twin, VERIFY_LIMIT)?, 1, &["r0/0", "attached"])?;
+        pair.check(VM0, 1)
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_domain_that_xl_started_moves_and_xl_sees_it() {
+    on_the_pair("by-xl", |pair| {
+        pair.node(1).ok_for(&format!("xl create {}", VM0.file()), VERIFY_LIMIT)?;
+        pair.heard(VM0, 1)?;
+        let output = pair.migrate(VM0, 1, "")?;
+        ensure!(output.success(), "{}", text(&output));
+        pair.check(VM0, 2)?;
+        pair.heard(VM0, 2)
+    });
+}
+
+/// Each obstacle in turn: refused with its reason, and the guest runs on.
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn what_stands_against_a_migration_is_said_and_nothing_is_changed() {
+    on_the_pair("refusals", |pair| {
+        pair.create(VM0, 1)?;
+
+        // The daemon is down.
+        pair.stop_serving(2)?;
+        refused(&pair.migrate(VM0, 1, "")?, 1, &["8002", "refused", "vm0 was not touched"])?;
+        pair.serve(2)?;
+        pair.check(VM0, 1)?;
+
+        // The name is taken.
+        pair.node(2).ok_for("sed -e s/drbd:r0,xvda,w// -e s/lab.disks=xvda// /etc/xen/vm0.cfg >/run/taken.cfg; bascule create -p /run/taken.cfg", VERIFY_LIMIT)?;
+        refused(&pair.migrate(VM0, 1, "")?, 4, &["name-taken", "node2"])?;
+        pair.node(2).ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
+
+        // There is not enough memory.
+        pair.node(2).ok_for("sed -e s/vm0/fat/ -e s/drbd:r0,xvda,w// -e 's/^memory.*/memory = 800/' /etc/xen/vm0.cfg >/run/fat.cfg; bascule create -p /run/fat.cfg", VERIFY_LIMIT)?;
+        refused(&pair.migrate(VM0, 1, "")?, 4, &["memory", "node2"])?;
+        pair.node(2).ok_for("bascule destroy fat", VERIFY_LIMIT)?;
+        pair.check(VM0, 1)?;
+
+        // The resource is not connected; then connected, but not up to date.
+        pair.node(2).ok("drbdadm disconnect r0")?;
+        refused(&pair.migrate(VM0, 1, "")?, 4, &["not-connected", "r0"])?;
+        pair.node(2).ok("drbdadm invalidate r0; drbdadm disk-options --c-max-rate=512k --c-min-rate=64k --c-fill-target=8 --resync-rate=100k r0; drbdadm connect r0")?;
+        refused(&pair.migrate(VM0, 1, "")?, 4, &["r0"])?;
+        pair.node(2).ok("drbdadm adjust r0")?;
+        pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
+        pair.check(VM0, 1)?;
+
+        // Nothing of all that stays in the way.
+        let output = pair.migrate(VM0, 1, "")?;
+        ensure!(output.success(), "{}", text(&output));
+        pair.check(VM0, 2)
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_relocation_link_that_is_cut_leaves_the_domain_at_the_source() {
+    on_the_pair("cut-link", |pair| {
+        let since = lan::monotonic_now();
+        pair.create(VM0, 1)?;
+        let migration = pair.node(1).spawn("bascule migrate vm0 node2")?;
+        wait_for_stream(pair)?;
+        pair.lab().cut(Link::Relocation)?;
+        let output = migration.wait(VERIFY_LIMIT)?;
+        pair.lab().restore(Link::Relocation)?;
+        refused(&output, 1, &["vm0 runs on here"])?;
+        settled(pair, 1)?;
+        whole(pair, VM0, since)?;
+
+        // It can be moved right after it.
+        let output = pair.migrate(VM0, 1, "")?;
+        ensure!(output.success(), "{}", text(&output));
+        pair.check(VM0, 2)
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_migration_that_is_interrupted_leaves_the_domain_at_the_source() {
+    on_the_pair("interrupt", |pair| {
+        pair.create(VM0, 1)?;
+        let migration = pair.node(1).spawn("exec bascule migrate vm0 node2")?;
+        wait_for_stream(pair)?;
+        migration.signal("INT")?;
+        refused(&migration.wait(VERIFY_LIMIT)?, 1, &["Cancelled", "vm0 runs on here"])?;
+        settled(pair, 1)
+    });
+}
+
+/// The destination's copy exists: the stream is on its way.
+fn wait_for_stream(pair: &Pair) -> anyhow::Result<()> {
+    pair.wait("the stream is on its way", || {
+        Ok(bascule_lab::pair::domains(pair.node(2))?.iter().any(|(name, _)| name == "vm0--incoming"))
+    })
+}
+
+/// The destination may take a moment to clean up.
+fn settled(pair: &Pair, runs_on: u8) -> anyhow::Result<()> {
+    pair.wait("the other node is clean", || Ok(bascule_lab::pair::domains(pair.node(3 - runs_on))?.is_empty()))?;
+    pair.check(VM0, runs_on)?;
+    pair.heard(VM0, runs_on)
+}

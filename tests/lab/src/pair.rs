@@ -1,0 +1,336 @@
+//! The two nodes as a cluster that runs domains: what a test, the demo and the bench do with it, and what must be true afterwards.
+//!
+//! What is asserted here is read from Xen's and DRBD's own tools and files (`xl list`, `/proc/drbd`, `drbdsetup events2`), not from ours.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::lab::Lab;
+use crate::node::{Node, Output, Spawned};
+
+/// How long a migration may take on a machine that is far too busy.
+pub const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
+/// How long anything else may take.
+const LIMIT: Duration = Duration::from_secs(240);
+const POLL: Duration = Duration::from_millis(300);
+
+/// A domain that the nodes have a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guest {
+    /// Its name; its file is `/etc/xen/NAME.cfg`.
+    pub name: &'static str,
+    /// The minors of its volumes.
+    pub minors: &'static [u32],
+    /// The resource that they belong to.
+    pub resource: &'static str,
+}
+
+/// One disk, resource r0.
+pub const VM0: Guest = Guest { name: "vm0", minors: &[0], resource: "r0" };
+/// Two disks, both volumes of r1.
+pub const VM1: Guest = Guest { name: "vm1", minors: &[1, 2], resource: "r1" };
+
+impl Guest {
+    /// The domain's file on both nodes.
+    #[must_use]
+    pub fn file(&self) -> String {
+        format!("/etc/xen/{}.cfg", self.name)
+    }
+}
+
+/// What DRBD says of one minor on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles {
+    /// This node's role.
+    pub here: String,
+    /// The peer's role.
+    pub peer: String,
+}
+
+/// The two nodes.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    lab: Lab,
+}
+
+impl Pair {
+    /// Over a running lab with our programs in it.
+    #[must_use]
+    pub fn new(lab: Lab) -> Self {
+        Self { lab }
+    }
+
+    /// The lab underneath.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Node 1 or 2.
+    #[must_use]
+    pub fn node(&self, nr: u8) -> &Node {
+        self.lab.node(nr)
+    }
+
+    /// As at the beginning: no domain, all resources Secondary and up to date, both daemons running.
+    ///
+    /// # Errors
+    /// A node does not get there.
+    pub fn reset(&self) -> anyhow::Result<()> {
+        for node in self.lab.nodes() {
+            for name in domains(node)?.into_iter().map(|(name, _)| name) {
+                node.ok_for(&format!("bascule destroy {name}"), LIMIT)?;
+            }
+        }
+        for node in self.lab.nodes() {
+            wait("no domain is left", || Ok(domains(node)?.is_empty()))?;
+            node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
+            self.serve(node.nr())?;
+        }
+        self.lab.wait_until_replicated(LIMIT)
+    }
+
+    /// Starts the relocation daemon of a node, unless it runs.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub fn serve(&self, nr: u8) -> anyhow::Result<()> {
+        let node = self.node(nr);
+        node.ok("pidof bascule >/dev/null || { setsid bascule serve --allow 10.99.0.0/24 </dev/null >>/var/log/bascule.log 2>&1 & }")?;
+        wait("the daemon listens", || Ok(node.run("ss -Hltn sport = :8002 | grep -q .")?.success()))
+    }
+
+    /// Ends the relocation daemon of a node.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_serving(&self, nr: u8) -> anyhow::Result<()> {
+        let node = self.node(nr);
+        node.run("pkill -TERM -x bascule")?;
+        wait("the daemon has ended", || Ok(!node.run("pidof bascule >/dev/null")?.success()))
+    }
+
+    /// Creates a domain with our program and waits until it is heard.
+    ///
+    /// # Errors
+    /// It is not created, or not heard.
+    pub fn create(&self, guest: Guest, nr: u8) -> anyhow::Result<()> {
+        self.node(nr).ok_for(&format!("bascule create {}", guest.file()), LIMIT)?;
+        self.heard(guest, nr)
+    }
+
+    /// Waits until the domain is heard from a node.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn heard(&self, guest: Guest, nr: u8) -> anyhow::Result<()> {
+        let heard = self.lab.witness().wait_for_node(guest.name, nr, LIMIT);
+        heard.map(drop).with_context(|| format!("{} is not heard from node{nr}", guest.name))
+    }
+
+    /// Moves a domain; what our program printed, whatever its exit code.
+    ///
+    /// # Errors
+    /// It could not be run or did not end.
+    pub fn migrate(&self, guest: Guest, from: u8, options: &str) -> anyhow::Result<Output> {
+        let to = 3 - from;
+        self.node(from).run_for(&format!("bascule migrate {options} {} node{to}", guest.name), MIGRATION_LIMIT)
+    }
+
+    /// Shuts a domain down and waits until nothing is left of it.
+    ///
+    /// # Errors
+    /// It does not shut down.
+    pub fn shut_down(&self, guest: Guest, nr: u8) -> anyhow::Result<()> {
+        self.node(nr).ok_for(&format!("bascule shutdown --wait {}", guest.name), MIGRATION_LIMIT)?;
+        wait("nothing is left of the domain", || {
+            let roles = self.roles(guest, nr)?;
+            Ok(domains(self.node(nr))?.is_empty() && roles.iter().all(|roles| roles.here == "Secondary"))
+        })
+    }
+
+    /// Exactly one copy of the domain exists, it runs on this node, this node is Primary and the other Secondary on every volume,
+    /// nothing is left of a migration, and two Primaries are not allowed.
+    ///
+    /// # Errors
+    /// It is not so.
+    pub fn check(&self, guest: Guest, runs_on: u8) -> anyhow::Result<()> {
+        let (here, there) = (self.node(runs_on), self.node(3 - runs_on));
+        let running = domains(here)?;
+        ensure!(running.iter().any(|(name, state)| name == guest.name && runs(state)), "on {}: {running:?}", here.name());
+        ensure!(running.iter().all(|(name, _)| !name.contains("--")), "left over on {}: {running:?}", here.name());
+        let elsewhere = domains(there)?;
+        ensure!(elsewhere.iter().all(|(name, _)| !name.starts_with(guest.name)), "on {}: {elsewhere:?}", there.name());
+        let expected = Roles { here: "Primary".into(), peer: "Secondary".into() };
+        let roles = self.roles(guest, runs_on)?;
+        ensure!(roles.iter().all(|roles| *roles == expected), "roles on {}: {roles:?}", here.name());
+        for node in self.lab.nodes() {
+            let net = node.ok(&format!("drbdsetup show {} --show-defaults | grep allow-two-primaries", guest.resource))?;
+            ensure!(net.contains("no"), "{}: {net}", node.name());
+            let open = node.ok("ls /run/bascule 2>/dev/null | grep -c migration- || true")?;
+            ensure!(open.trim() == "0", "{} has {} open records", node.name(), open.trim());
+        }
+        Ok(())
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Errors
+    /// It is not, within a generous limit; or `done` fails.
+    pub fn wait(&self, what: &str, done: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        wait(what, done)
+    }
+
+    /// What a node's DRBD says of the domain's volumes.
+    ///
+    /// # Errors
+    /// `/proc/drbd` is not as DRBD 8.4 writes it.
+    pub fn roles(&self, guest: Guest, nr: u8) -> anyhow::Result<Vec<Roles>> {
+        let proc = self.node(nr).ok("cat /proc/drbd")?;
+        guest.minors.iter().map(|minor| roles_of(&proc, *minor)).collect()
+    }
+
+    /// Checks the file systems of a domain that does not run, on one node.
+    ///
+    /// # Errors
+    /// One is not clean; the error shows what e2fsck says.
+    pub fn check_file_systems(&self, guest: Guest, nr: u8) -> anyhow::Result<()> {
+        let node = self.node(nr);
+        node.ok_for(&format!("drbdadm primary {}", guest.resource), LIMIT)?;
+        for minor in guest.minors {
+            node.ok_for(&format!("e2fsck -fn /dev/drbd{minor}"), LIMIT)?;
+        }
+        node.ok_for(&format!("drbdadm secondary {}", guest.resource), LIMIT).map(drop)
+    }
+
+    /// Follows DRBD's events on both nodes until [`RoleWatch::end`].
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn watch_roles(&self) -> anyhow::Result<RoleWatch<'_>> {
+        let start = |node: &Node| node.spawn(&format!("exec drbdsetup events2 all >{EVENTS}"));
+        let watch = RoleWatch { pair: self, watchers: [start(self.node(1))?, start(self.node(2))?] };
+        for node in self.lab.nodes() {
+            wait("DRBD's events are followed", || Ok(node.run(&format!("grep -q 'exists -' {EVENTS}"))?.success()))?;
+        }
+        Ok(watch)
+    }
+}
+
+const EVENTS: &str = "/run/lab-events";
+
+/// DRBD's events as both nodes see them.
+#[derive(Debug)]
+pub struct RoleWatch<'a> {
+    pair: &'a Pair,
+    watchers: [Spawned; 2],
+}
+
+/// What the events showed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How often a node became Primary.
+    pub promotions: usize,
+    /// How often a node saw itself and its peer Primary at once, as `NODE: EVENT`.
+    pub two_primaries: Vec<String>,
+}
+
+impl RoleWatch<'_> {
+    /// Ends it and says what was seen of one resource.
+    ///
+    /// # Errors
+    /// The events cannot be read.
+    pub fn end(self, resource: &str) -> anyhow::Result<Seen> {
+        let mut seen = Seen::default();
+        for (node, watcher) in self.pair.lab.nodes().iter().zip(self.watchers) {
+            watcher.signal("TERM")?;
+            watcher.wait(LIMIT)?;
+            let events = node.ok(&format!("cat {EVENTS}"))?;
+            ensure!(events.contains("exists -"), "{}: no events: {events}", node.name());
+            seen.read(&node.name(), resource, &events);
+        }
+        Ok(seen)
+    }
+}
+
+impl Seen {
+    /// `change resource name:r0 role:Primary …` is the node's own role, `change connection name:r0 … role:Primary` its peer's.
+    fn read(&mut self, node: &str, resource: &str, events: &str) {
+        let (mut own, mut peer) = (false, false);
+        let name = format!("name:{resource}");
+        for line in events.lines().filter(|line| line.split(' ').any(|word| word == name)) {
+            let Some(role) = line.split(' ').find_map(|word| word.strip_prefix("role:")) else { continue };
+            let slot = if line.contains(" resource ") { &mut own } else { &mut peer };
+            let primary = role == "Primary";
+            self.promotions += usize::from(primary && !*slot && line.starts_with("change resource"));
+            *slot = primary;
+            if own && peer {
+                self.two_primaries.push(format!("{node}: {line}"));
+            }
+        }
+    }
+}
+
+/// The domains of a node but dom0, each with `xl list`'s letters.
+///
+/// # Errors
+/// `xl` fails.
+pub fn domains(node: &Node) -> anyhow::Result<Vec<(String, String)>> {
+    let list = node.ok("xl list")?;
+    let rows = list.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    Ok(rows
+        .filter(|row| row.len() >= 6 && row[0] != "Domain-0")
+        .map(|row| (row[0].to_owned(), row[4].to_owned()))
+        .collect())
+}
+
+/// Whether these letters are of a domain that is neither paused nor shut down.
+fn runs(letters: &str) -> bool {
+    !letters.contains(['p', 's', 'c', 'd'])
+}
+
+fn roles_of(proc: &str, minor: u32) -> anyhow::Result<Roles> {
+    let start = format!("{minor}: cs:");
+    let line = proc.lines().find(|line| line.trim_start().starts_with(&start));
+    let roles = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix("ro:")));
+    let (here, peer) = roles.and_then(|roles| roles.split_once('/')).with_context(|| format!("minor {minor} in {proc}"))?;
+    Ok(Roles { here: here.to_owned(), peer: peer.to_owned() })
+}
+
+fn wait(what: &str, done: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !done()? {
+        if Instant::now() >= deadline {
+            bail!("Waited {} s in vain: {what}", LIMIT.as_secs());
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_primaries_are_seen_in_drbds_events() {
+        let events = "exists resource name:r0 role:Secondary suspended:no\n\
+                      exists connection name:r0 peer-node-id:0 conn-name:peer connection:Connected role:Primary\n\
+                      exists -\n\
+                      change resource name:r0 role:Primary suspended:no\n\
+                      change connection name:r0 peer-node-id:0 conn-name:peer role:Secondary\n\
+                      change resource name:r1 role:Primary suspended:no\n";
+        let mut seen = Seen::default();
+        seen.read("node1", "r0", events);
+        assert_eq!(seen.promotions, 1);
+        assert_eq!(seen.two_primaries, ["node1: change resource name:r0 role:Primary suspended:no"]);
+    }
+
+    #[test]
+    fn roles_are_read_from_proc_drbd() {
+        let proc = "version: 8.4.11 (api:1/proto:86-101)\n\n 1: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----\n";
+        assert_eq!(roles_of(proc, 1).expect("roles"), Roles { here: "Primary".into(), peer: "Secondary".into() });
+        assert!(roles_of(proc, 0).is_err());
+    }
+}
