@@ -8,7 +8,7 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -17,6 +17,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use crate::say::{answer, say};
 
 /// How long the tests may take, boot and power-off included; without any trouble they need less than a tenth.
 const RUN_MAX: Duration = Duration::from_secs(120);
@@ -24,6 +30,7 @@ const DISKS: u8 = 4;
 /// Room for DRBD's metadata and a little data.
 const DISK_BYTES: u64 = 32 * 1024 * 1024;
 const MEMORY: &str = "512M";
+const SCRATCH: &str = "bascule-uml-";
 
 /// Runs the tests and shows what they print.
 pub(crate) fn run() -> Result<()> {
@@ -158,7 +165,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make() -> Result<Scratch> {
-        let scratch = Scratch(env::temp_dir().join(format!("bascule-uml-{}", std::process::id())));
+        remove_leftovers()?;
+        let scratch = Scratch(env::temp_dir().join(format!("{SCRATCH}{}", std::process::id())));
         fs::create_dir_all(&scratch.0)?;
         for disk in 0..DISKS {
             File::create(scratch.disk(disk))?.set_len(DISK_BYTES)?;
@@ -171,6 +179,18 @@ impl Scratch {
     }
 }
 
+/// Of runs that were interrupted: named after a process that is no more.
+fn remove_leftovers() -> Result<()> {
+    for entry in fs::read_dir(env::temp_dir())?.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(SCRATCH));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
@@ -181,7 +201,7 @@ impl Drop for Scratch {
 fn boot(kernel: &Kernel, drbdmeta: &Path, programs: &Programs, directory: &Scratch) -> Result<Child> {
     let mut command = Command::new(&kernel.program);
     command.args([&format!("mem={MEMORY}"), "rootfstype=hostfs", "rootflags=/", "rw", "quiet", "loglevel=1"]);
-    command.args(["con=null", "con0=null,fd:1", "ssl=null", "panic=1"]);
+    command.args(["con=null", "con0=fd:0,fd:1", "ssl=null", "panic=1"]);
     command.arg(word("uml_dir", directory.0.as_os_str()));
     for disk in 0..DISKS {
         command.arg(word(&format!("ubd{disk}"), directory.disk(disk).as_os_str()));
@@ -190,7 +210,8 @@ fn boot(kernel: &Kernel, drbdmeta: &Path, programs: &Programs, directory: &Scrat
     command.arg(word("UML_TEST", programs.test.as_os_str()));
     command.arg(word("UML_MODULES", kernel.modules.as_os_str()));
     command.arg(word("UML_DRBDMETA", drbdmeta.as_os_str()));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // When this process is gone its end of stdin closes, and the first process in there powers off.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     say("uml: booting");
     command.spawn().with_context(|| format!("cannot start {}", kernel.program.display()))
 }
@@ -210,7 +231,7 @@ fn watch(mut child: Child) -> Result<i32> {
     while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         match line.strip_prefix("uml: exit ") {
             Some(found) => code = found.trim().parse().ok(),
-            None => say(&line),
+            None => answer(&line),
         }
     }
     end(&mut child, code.is_some())?;
@@ -231,7 +252,8 @@ fn lines_of(console: impl io::Read + Send + 'static) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// Leaves no kernel behind. After its last line it powers off by itself.
+/// Leaves no kernel behind. After its last line it powers off by itself; else its whole group is ended, for it has helper processes that would
+/// outlive it.
 fn end(child: &mut Child, is_done: bool) -> Result<()> {
     const POWER_OFF_MAX: Duration = Duration::from_secs(5);
     let deadline = Instant::now() + POWER_OFF_MAX;
@@ -241,7 +263,9 @@ fn end(child: &mut Child, is_done: bool) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    child.kill()?;
+    let group = Pid::from_raw(child.id().try_into()?);
+    // It made itself the leader of a group; the second is for the moment before that.
+    killpg(group, Signal::SIGKILL).or_else(|_| child.kill())?;
     child.wait()?;
     Ok(())
 }
@@ -256,9 +280,4 @@ fn check(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
-}
-
-/// Progress belongs on stderr, and a closed one is no reason to stop.
-fn say(text: &str) {
-    drop(writeln!(io::stderr(), "{text}"));
 }

@@ -13,10 +13,11 @@ use std::{
     env,
     error::Error,
     fs::{self, File},
-    io::Read,
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
+    thread,
 };
 
 use drbd_nl::wire::{Message, NLM_F_REQUEST};
@@ -34,6 +35,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Never returns while the kernel is alive: the end of the first process is a kernel panic.
 fn main() -> Outcome<()> {
+    thread::spawn(power_off_with_the_console);
     let code = match run() {
         Ok(status) => status.code().unwrap_or(101),
         Err(error) => {
@@ -54,8 +56,15 @@ fn run() -> Outcome<ExitStatus> {
     modules::load(BASE)?;
     modules::load(modules::DRBD)?;
     bring_up_loopback()?;
-    let test = Command::new(variable("UML_TEST")?).args(["--ignored", "--test-threads=1"]).status();
+    let test =
+        Command::new(variable("UML_TEST")?).args(["--ignored", "--test-threads=1"]).stdin(Stdio::null()).status();
     test.map_err(|error| format!("cannot run the tests: {error}").into())
+}
+
+/// The other end of the console is held by the one who booted this kernel: alone, nobody needs it.
+fn power_off_with_the_console() {
+    while let Ok(1..) = io::stdin().read(&mut [0; 64]) {}
+    reboot(RebootMode::RB_POWER_OFF).expect("the first process may do that");
 }
 
 /// The rest of the root stays as it is: programs and modules come from there. `drbdmeta` writes to the last two.
