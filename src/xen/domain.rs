@@ -125,6 +125,18 @@ impl Context {
     /// # Errors
     /// When the hypervisor does not answer.
     pub fn info(&self, domid: DomId) -> Result<Option<DomainInfo>> {
+        Ok(self.dominfo(domid)?.map(|info| self.describe(&info)))
+    }
+
+    /// What one domain is doing: as [`Context::info`], but without asking xenstore.
+    ///
+    /// # Errors
+    /// When the hypervisor does not answer.
+    pub fn state(&self, domid: DomId) -> Result<Option<RunState>> {
+        Ok(self.dominfo(domid)?.map(|info| run_state(&info, shutdown_reason(&info))))
+    }
+
+    fn dominfo(&self, domid: DomId) -> Result<Option<Disposed<sys::libxl_dominfo>>> {
         let mut info = Disposed::<sys::libxl_dominfo>::new();
         let target = info.as_mut_ptr();
         let found = self.handle.call("libxl_domain_info", domid, |ctx| {
@@ -132,7 +144,7 @@ impl Context {
             unsafe { sys::libxl_domain_info(ctx, target, domid.0) }
         });
         match found {
-            Ok(_) => Ok(Some(self.describe(&info))),
+            Ok(_) => Ok(Some(info)),
             Err(error) if error.code() == Some(Code::DOMAIN_NOTFOUND) => Ok(None),
             Err(error) => Err(error),
         }
@@ -240,9 +252,9 @@ impl Context {
     /// [`Error::NotSuspended`], with nothing changed, when it is not suspended: resuming a domain that runs once corrupted its
     /// registers (xen.git f393b48c).
     pub fn resume(&self, domid: DomId) -> Result<()> {
-        let info = self.info(domid)?.ok_or(Error::NoDomain { domid })?;
-        if info.domain.state != RunState::Suspended {
-            return Err(Error::NotSuspended { domid, state: info.domain.state });
+        let state = self.state(domid)?.ok_or(Error::NoDomain { domid })?;
+        if state != RunState::Suspended {
+            return Err(Error::NotSuspended { domid, state });
         }
         let resumed = self.handle.call("libxl_domain_resume", domid, |ctx| {
             // SAFETY: a live context, no ao_how: it has ended when it returns (libxl.h, libxl_domain_resume).
@@ -271,8 +283,8 @@ impl Context {
     /// When the hypervisor or xenstore does not answer.
     pub fn wait_shutdown(&self, domid: DomId, deadline: Instant) -> Result<Option<Ended>> {
         Xenstore::open()?.wait_until(&[RELEASE_DOMAIN], deadline, |_| {
-            let Some(info) = self.info(domid)? else { return Ok(Some(Ended::Gone)) };
-            let ended = info.shutdown.filter(|reason| *reason != ShutdownReason::Suspend);
+            let Some(info) = self.dominfo(domid)? else { return Ok(Some(Ended::Gone)) };
+            let ended = shutdown_reason(&info).filter(|reason| *reason != ShutdownReason::Suspend);
             Ok(ended.map(Ended::Shutdown))
         })
     }
@@ -290,7 +302,7 @@ impl Context {
 
     fn describe(&self, info: &sys::libxl_dominfo) -> DomainInfo {
         let domid = DomId(info.domid);
-        let shutdown = info.shutdown.then(|| reason(info.shutdown_reason));
+        let shutdown = shutdown_reason(info);
         let pv = info.domain_type == sys::libxl_domain_type::LIBXL_DOMAIN_TYPE_PV;
         DomainInfo {
             domain: Domain {
@@ -328,6 +340,10 @@ fn run_state(info: &sys::libxl_dominfo, shutdown: Option<ShutdownReason>) -> Run
     }
 }
 
+fn shutdown_reason(info: &sys::libxl_dominfo) -> Option<ShutdownReason> {
+    info.shutdown.then(|| reason(info.shutdown_reason))
+}
+
 fn reason(reason: sys::libxl_shutdown_reason) -> ShutdownReason {
     use sys::libxl_shutdown_reason as R;
     match reason {
@@ -353,7 +369,7 @@ mod tests {
 
     fn state(set: impl FnOnce(&mut sys::libxl_dominfo)) -> RunState {
         let info = info(set);
-        run_state(&info, info.shutdown.then(|| reason(info.shutdown_reason)))
+        run_state(&info, shutdown_reason(&info))
     }
 
     #[test]

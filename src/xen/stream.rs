@@ -122,9 +122,7 @@ impl Witness for SuspendWitness<'_> {
     fn look(&mut self) {
         while let Ok(Some(_)) = self.xenstore.next_event() {}
         let Some(events) = self.events else { return };
-        if let Ok(Some(info)) = self.context.info(self.domid)
-            && info.domain.state == RunState::Suspended
-        {
+        if let Ok(Some(RunState::Suspended)) = self.context.state(self.domid) {
             events(StreamEvent::Suspended);
             self.events = None;
         }
