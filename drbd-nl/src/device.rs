@@ -243,7 +243,8 @@ impl Drbd {
     ///
     /// # Errors
     ///
-    /// [`crate::Refusal::NoMetadata`] when the device was never prepared by `drbdmeta create-md`, and the other refusals about devices.
+    /// [`crate::Refusal::NoMetadata`] when the device was never prepared by `drbdmeta create-md`; [`crate::Refusal::MetadataUnclean`] from 8.4 for each
+    /// device that was attached before, until `drbdmeta apply-al` has been run on it.
     pub fn attach(&mut self, minor: u32, disk: &DiskConf) -> Result<(), Error> {
         self.with_disk(Command::ATTACH, minor, disk)
     }

@@ -75,7 +75,7 @@ impl Drbd {
 
     /// A request with one answer.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<(i32, Contents), Error> {
-        let packet = self.with_fresh_family(|drbd| drbd.ask_once(request))?;
+        let packet = self.attempt(|drbd| drbd.ask_once(request))?;
         let contents = packet.contents(self.dialect()).map_err(|source| request.undecodable(source))?;
         if refusal::is_success(packet.code) {
             return Ok((packet.code, contents));
@@ -85,14 +85,20 @@ impl Drbd {
 
     /// The family's id changes when the module is loaded anew; the kernel does not know the old one then, so nothing has happened and
     /// the request can be repeated.
-    fn with_fresh_family<T>(&mut self, mut attempt: impl FnMut(&mut Drbd) -> Result<T, Error>) -> Result<T, Error> {
-        match attempt(self) {
-            Err(Error::Kernel { errno: Errno::ENOENT, .. }) => {
-                self.channel.resolve(self.timeout)?;
-                attempt(self)
+    fn attempt<T>(&mut self, mut once: impl FnMut(&mut Drbd) -> Result<T, Error>) -> Result<T, Error> {
+        let dialect = self.dialect();
+        let mut result = once(self);
+        if matches!(result, Err(Error::Kernel { errno: Errno::ENOENT, .. })) {
+            self.channel.resolve(self.timeout)?;
+            if self.dialect() == dialect {
+                result = once(self); // else the request was made for another DRBD
             }
-            result => result,
         }
+        if result.as_ref().is_err_and(leaves_a_rest) {
+            // Should that fail too, what was wrong at first is what the caller has to know.
+            drop(self.channel.reopen());
+        }
+        result
     }
 
     fn ask_once(&mut self, request: &Request) -> Result<Packet, Error> {
@@ -108,7 +114,7 @@ impl Drbd {
 
     /// All records of a dump. A refusal in a record ends it: the kernel would repeat that record for ever.
     pub(crate) fn dump(&mut self, request: &Request) -> Result<Vec<Record>, Error> {
-        self.with_fresh_family(|drbd| drbd.dump_once(request))
+        self.attempt(|drbd| drbd.dump_once(request))
     }
 
     fn dump_once(&mut self, request: &Request) -> Result<Vec<Record>, Error> {
@@ -123,18 +129,13 @@ impl Drbd {
                 }
                 continue;
             };
-            let contents = packet.contents(self.dialect()).map_err(|source| request.undecodable(source));
-            match contents {
-                Ok(contents) if refusal::is_success(packet.code) => {
-                    records.push(Record { minor: packet.minor, contents })
-                }
-                Ok(contents) => {
-                    return self.abandon(request.refused(packet.code, contents, self.dialect()));
-                }
-                Err(error) => return self.abandon(error),
+            let contents = packet.contents(self.dialect()).map_err(|source| request.undecodable(source))?;
+            if !refusal::is_success(packet.code) {
+                return Err(request.refused(packet.code, contents, self.dialect()));
             }
+            records.push(Record { minor: packet.minor, contents });
         }
-        self.abandon(Error::Endless { command: request.command, records: records.len() })
+        Err(Error::Endless { command: request.command, records: records.len() })
     }
 
     fn send(&mut self, request: &Request, flags: u16) -> Result<u32, Error> {
@@ -146,10 +147,8 @@ impl Drbd {
     /// The next message that answers `sequence`. Broadcasts come from port 0 with numbers of their own.
     fn answer(&mut self, request: &Request, sequence: u32, deadline: Instant) -> Result<Message, Error> {
         loop {
-            let message = match self.channel.receive(deadline) {
-                Ok(message) => message.map_err(|source| request.undecodable(source))?,
-                Err(error) => return self.abandon(request.unanswered(error, self.timeout)),
-            };
+            let received = self.channel.receive(deadline).map_err(|error| request.unanswered(error, self.timeout))?;
+            let message = received.map_err(|source| request.undecodable(source))?;
             if message.sequence == sequence && message.port == self.channel.port() {
                 return Ok(message);
             }
@@ -169,15 +168,14 @@ impl Drbd {
         }
     }
 
-    /// Gives up on an answer: what still arrives on this socket must not be taken for the next one.
-    fn abandon<T>(&mut self, error: Error) -> Result<T, Error> {
-        self.channel.reopen()?;
-        Err(error)
-    }
-
     pub(crate) fn only_in(&self, dialect: Dialect, command: Command) -> Result<(), Error> {
         if self.dialect() == dialect { Ok(()) } else { Err(Error::NotInDialect { command, dialect: self.dialect() }) }
     }
+}
+
+/// After these something can still arrive, or the kernel goes on with a dump that nobody reads; it would refuse the next one on this socket.
+fn leaves_a_rest(error: &Error) -> bool {
+    !matches!(error, Error::Kernel { .. } | Error::NotPermitted { .. } | Error::NotLoaded)
 }
 
 /// A record of a dump.

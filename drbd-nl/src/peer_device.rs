@@ -65,7 +65,7 @@ nest! {
         /// The peer has no disk, on purpose (9).
         6 is_intentional_diskless: bool,
         /// Resync waits since too many run (9.3.3).
-        7 resync_susp_max_parallel: bool,
+        7 resync_susp_max_parallel: u32,
     }
 }
 

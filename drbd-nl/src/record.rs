@@ -96,7 +96,8 @@ impl PeerDeviceStatus {
         let info = contents.peer_device_info.clone().unwrap_or_default();
         let statistics = contents.peer_device_statistics.clone().unwrap_or_default();
         let repl_state = info.repl_state.unwrap_or(ReplState::Off);
-        let held = [info.resync_susp_user, info.resync_susp_peer, info.resync_susp_dependency];
+        let held =
+            [info.resync_susp_user, info.resync_susp_peer, info.resync_susp_dependency, info.resync_susp_max_parallel];
         Some(PeerDeviceStatus {
             volume: contents.context.as_ref()?.volume?,
             repl_state,

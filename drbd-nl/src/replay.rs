@@ -122,3 +122,33 @@ fn events_of_both() {
         assert!(exists.iter().any(primary));
     }
 }
+
+/// Every byte of every captured message, set to its worst: the stream tells of an error or goes on.
+#[test]
+fn damaged_notifications_never_break_the_stream() {
+    for capture in [V84, V9] {
+        let messages = pcap::generic_netlink(capture).unwrap().into_iter().flat_map(wire::messages).map(Result::unwrap);
+        for message in messages.filter(|message| !is_request(message) && message.port == 0) {
+            let (kernel, _) = FakeKernel::new(move |request| match request.kind {
+                crate::GENL_ID_CTRL => vec![fake::family(request, message.kind, 1)],
+                _ => damaged(&message),
+            });
+            let mut events = Events::over(kernel).unwrap();
+            let mut told = 0;
+            while !matches!(events.next(Instant::now()), Ok(None)) {
+                told += 1;
+            }
+            assert!(told < 2000, "{told}");
+        }
+    }
+}
+
+fn damaged(message: &Message) -> Vec<Reply> {
+    let bytes = message.emit();
+    let worst = |(at, byte): (usize, u8)| {
+        let mut bytes = bytes.clone();
+        bytes[at] = byte;
+        Reply::Datagram(bytes)
+    };
+    (16..bytes.len()).flat_map(|at| [(at, 0xff), (at, 0)]).map(worst).collect()
+}

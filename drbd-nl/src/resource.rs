@@ -33,10 +33,10 @@ nest! {
         13 quorum_min_redundancy: i32,
         /// What a suspended Primary with old data does (9).
         14 on_susp_primary_outdated: u32,
-        /// Compatibility with 8.4 (9.3).
-        15 drbd8_compat_15: bool,
-        /// Compatibility with 8.4 (9.3).
-        16 drbd8_compat_16: bool,
+        /// Speaks as 8.4 does (9.3).
+        15 drbd8_compat_mode: bool,
+        /// That was asked for (9.3).
+        16 explicit_drbd8_compat: bool,
     }
 }
 
@@ -119,7 +119,7 @@ impl Drbd {
     ///
     /// # Errors
     ///
-    /// [`crate::Refusal::AlreadyExists`] from DRBD 9; 8.4 answers as netlink's `EEXIST` or says nothing.
+    /// [`crate::Refusal::AlreadyExists`] from DRBD 9; 8.4 says nothing when the resource is there already.
     pub fn new_resource(&mut self, name: &str, options: &ResourceOpts) -> Result<(), Error> {
         self.with_options(Command::NEW_RESOURCE, name, options)
     }

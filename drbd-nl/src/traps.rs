@@ -325,3 +325,15 @@ fn what_a_dialect_lacks_is_said_before_anything_is_sent() {
     log(Dialect::V9, &|drbd| drbd.disconnect(&unnamed, true).unwrap_err(), "needs the peer's node id");
     log(Dialect::V9, &|drbd| drbd.minor_of_84(0).unwrap_err(), "does not exist in DRBD 9");
 }
+
+#[test]
+fn a_dump_with_a_broken_record_is_not_left_half_read() {
+    let (kernel, log) = FakeKernel::drbd(Dialect::V84, |request, _| {
+        let Reply::Datagram(mut record) = fake::answer(request, 101, &of_resource("r0")) else { panic!() };
+        record[28] = 3; // length of the first attribute, shorter than its header
+        vec![Reply::Datagram(record), fake::done(request)]
+    });
+    let error = Drbd::over(kernel).unwrap().status().unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }), "{error}");
+    assert_eq!(log.lock().unwrap().reopened, 1);
+}
