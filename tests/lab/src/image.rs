@@ -11,8 +11,9 @@ mod root;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::command::run;
 use crate::guest;
@@ -47,15 +48,20 @@ impl Images {
 pub(crate) fn build(layout: &Layout, drbd: &Drbd, say: fn(&str)) -> anyhow::Result<Images> {
     let hypervisor = hypervisor::build(layout.cache(), say)?;
     let kernel = kernel::build(layout.cache(), say)?;
-    let root = root::build(layout.cache(), &kernel, say)?;
+    // The one waits for packages, the other for the compiler.
+    let (root, guest) = thread::scope(|scope| {
+        let guest = scope.spawn(|| guest::build(&kernel.tree, &layout.file("guest")));
+        let root = root::build(layout.cache(), &kernel, say);
+        say("workload guest and the lab's own layer");
+        let guest = guest.join().unwrap_or_else(|_| bail!("The build of the workload guest panicked"));
+        anyhow::Ok((root?, guest?))
+    })?;
 
     let images = Images::of(layout);
     link(&hypervisor, &images.hypervisor)?;
     link(&kernel.vmlinux, &images.vmlinux)?;
     link(&root.image, &images.root)?;
     initrd::write(&images.initrd, &root.busybox, &kernel)?;
-    say("workload guest and the lab's own layer");
-    let guest = guest::build(&kernel.tree, &layout.file("guest"))?;
     layer::write(&images.layer, layout, &kernel, &guest, drbd)?;
     Ok(images)
 }
