@@ -18,19 +18,25 @@
 //! Invariant: the `error` table never meets a request of a domain that will run on. [`Layer::withdraw`] refuses while
 //! requests are under way; that the domain is suspended and its backend idle is the caller's part.
 
-use std::time::Instant;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::dm::{self, DeviceMapper, DeviceNumber, Info, Table, Target};
 use crate::holders::{self, Holder};
 use crate::ids::{Minor, VolumeId};
-use crate::wait::poll_until;
+use crate::wait::{poll_until, retry_until};
 
 /// What the names of our devices begin with.
 const NAME_PREFIX: &str = "bascule-";
+/// What the names of devices begin with that a user did not close; no volume's name does.
+const ASIDE_PREFIX: &str = "bascule.gone-";
 /// What the uuids of our devices begin with, so that other tools can tell whose they are.
 const UUID_PREFIX: &str = "BASCULE-";
+
+/// How long a layer that should have no user may be open.
+const STALE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The layer over one volume.
 #[derive(Debug)]
@@ -80,10 +86,7 @@ pub enum Error {
         holders: Vec<Holder>,
     },
     /// Somebody has claimed the DRBD device itself.
-    #[error(
-        "Volume {volume} (device {device}) is claimed on this host by {}",
-        holders::describe(holders)
-    )]
+    #[error("Volume {volume} (device {device}) is claimed on this host by {}", holders::describe(holders))]
     Claimed {
         /// The volume.
         volume: VolumeId,
@@ -101,10 +104,7 @@ pub enum Error {
         in_flight: u64,
     },
     /// The layer was still open at the deadline.
-    #[error(
-        "Layer over volume {volume} is still open {open_count} times; held by {}",
-        holders::describe(holders)
-    )]
+    #[error("Layer over volume {volume} is still open {open_count} times; held by {}", holders::describe(holders))]
     StillOpen {
         /// The volume.
         volume: VolumeId,
@@ -136,12 +136,7 @@ impl Layer {
         clear_stale(&dm, volume, &name)?;
         let uuid = format!("{UUID_PREFIX}{}", uuid::Uuid::new_v4());
         let info = dm.create(&name, &uuid).map_err(error_of(volume))?;
-        let layer = Self {
-            dm,
-            volume: volume.clone(),
-            name,
-            device: info.device,
-        };
+        let layer = Self { dm, volume: volume.clone(), name, device: info.device };
         match layer.point_at(minor, sectors) {
             Ok(()) => Ok(layer),
             Err(error) => Err(layer.take_back_creation(error)),
@@ -167,12 +162,7 @@ impl Layer {
         };
         let name = name_of(volume);
         let info = dm.info(&name).map_err(error_of(volume))?;
-        Ok(info.map(|info| Self {
-            dm,
-            volume: volume.clone(),
-            name,
-            device: info.device,
-        }))
+        Ok(info.map(|info| Self { dm, volume: volume.clone(), name, device: info.device }))
     }
 
     /// Takes the volume away from whoever has the layer open: the DRBD device is let go, later requests wait.
@@ -196,10 +186,7 @@ impl Layer {
     /// Swaps in the `error` table; after the swap the kernel closes the DRBD device.
     fn let_go(&self) -> Result<(), Error> {
         let sectors = self.table()?.map_or(1, |table| table.sectors);
-        let nowhere = Table {
-            sectors,
-            target: Target::Error,
-        };
+        let nowhere = Table { sectors, target: Target::Error };
         self.dm(|dm, name| dm.load(name, &nowhere))?;
         self.dm(DeviceMapper::resume)
     }
@@ -275,7 +262,7 @@ impl Layer {
             self.let_go()?;
         }
         self.release()?;
-        let aside = format!("{NAME_PREFIX}gone-{}", self.device.minor);
+        let aside = format!("{ASIDE_PREFIX}{}", self.device.minor);
         self.dm(|dm, name| dm.rename(name, &aside))
     }
 
@@ -284,10 +271,7 @@ impl Layer {
     /// # Errors
     /// [`Error::Dm`]; the layer then keeps its size.
     pub fn follow(&self, minor: Minor, sectors: u64) -> Result<(), Error> {
-        let wanted = Table {
-            sectors,
-            target: Target::Linear(DeviceNumber::drbd(minor)),
-        };
+        let wanted = Table { sectors, target: Target::Linear(DeviceNumber::drbd(minor)) };
         if self.state()? != State::Laid || self.table()?.as_ref() == Some(&wanted) {
             return Ok(());
         }
@@ -318,13 +302,7 @@ impl Layer {
     /// [`Error::Gone`].
     pub fn state(&self) -> Result<State, Error> {
         let info = self.info()?;
-        let holds = matches!(
-            self.table()?,
-            Some(Table {
-                target: Target::Linear(_),
-                ..
-            })
-        );
+        let holds = matches!(self.table()?, Some(Table { target: Target::Linear(_), .. }));
         Ok(match (holds, info.suspended) {
             (true, false) => State::Laid,
             (true, true) => State::Held,
@@ -349,25 +327,17 @@ impl Layer {
 
     fn wait_idle(&self, deadline: Instant) -> Result<(), Error> {
         let idle = poll_until(deadline, || (self.in_flight() == 0).then_some(()));
-        idle.ok_or_else(|| Error::NotIdle {
-            volume: self.volume.clone(),
-            in_flight: self.in_flight(),
-        })
+        idle.ok_or_else(|| Error::NotIdle { volume: self.volume.clone(), in_flight: self.in_flight() })
     }
 
     /// Loads the linear table and makes it the live one.
     fn point_at(&self, minor: Minor, sectors: u64) -> Result<(), Error> {
         let below = DeviceNumber::drbd(minor);
-        let table = Table {
-            sectors,
-            target: Target::Linear(below),
-        };
+        let table = Table { sectors, target: Target::Linear(below) };
         match self.dm.load(&self.name, &table) {
-            Err(error) if error.errno() == Some(Errno::EBUSY) => Err(Error::Claimed {
-                volume: self.volume.clone(),
-                device: below,
-                holders: holders::holders(below),
-            }),
+            Err(error) if error.errno() == Some(Errno::EBUSY) => {
+                Err(Error::Claimed { volume: self.volume.clone(), device: below, holders: holders::holders(below) })
+            }
             result => result.map_err(error_of(&self.volume)),
         }?;
         self.dm(DeviceMapper::resume)
@@ -383,38 +353,44 @@ impl Layer {
 
     fn info(&self) -> Result<Info, Error> {
         let info = self.dm.info(&self.name).map_err(error_of(&self.volume))?;
-        info.ok_or_else(|| Error::Gone {
-            volume: self.volume.clone(),
-        })
+        info.ok_or_else(|| Error::Gone { volume: self.volume.clone() })
     }
 
     fn table(&self) -> Result<Option<Table>, Error> {
         self.dm.table(&self.name).map_err(error_of(&self.volume))
     }
 
-    fn dm<T>(
-        &self,
-        run: impl FnOnce(&DeviceMapper, &str) -> Result<T, dm::Error>,
-    ) -> Result<T, Error> {
+    fn dm<T>(&self, run: impl FnOnce(&DeviceMapper, &str) -> Result<T, dm::Error>) -> Result<T, Error> {
         run(&self.dm, &self.name).map_err(error_of(&self.volume))
     }
 }
 
-/// Removes a layer that nobody has open.
+/// Removes a layer that nobody has open, or is about to close: udev looks into a new device for a moment.
 fn clear_stale(dm: &DeviceMapper, volume: &VolumeId, name: &str) -> Result<(), Error> {
-    let Some(info) = dm.info(name).map_err(error_of(volume))? else {
+    let deadline = Instant::now() + STALE_WAIT_MAX;
+    let look = || dm.info(name);
+    let info = retry_until(deadline, look, |info| !matches!(info, Ok(Some(info)) if info.open_count > 0));
+    let Some(info) = info.map_err(error_of(volume))? else {
         return Ok(());
     };
     if info.open_count > 0 {
         let holders = holders::holders(info.device);
-        return Err(Error::Attached {
-            volume: volume.clone(),
-            open_count: info.open_count,
-            holders,
-        });
+        return Err(Error::Attached { volume: volume.clone(), open_count: info.open_count, holders });
     }
     tracing::warn!(%volume, "stale layer replaced");
     dm.remove(name).map_err(error_of(volume))
+}
+
+/// The volume whose layer is this device, or `None` when it is no layer of ours.
+#[must_use]
+pub fn volume_under(device: DeviceNumber) -> Option<VolumeId> {
+    let name = fs::read_to_string(format!("/sys/dev/block/{device}/dm/name")).ok()?;
+    volume_of(name.trim_end())
+}
+
+fn volume_of(name: &str) -> Option<VolumeId> {
+    let (resource, volume) = name.strip_prefix(NAME_PREFIX)?.rsplit_once('-')?;
+    Some(VolumeId { resource: resource.to_owned(), volume: volume.parse().ok()? })
 }
 
 /// A volume's number follows the last dash, so that no two volumes share a name.
@@ -425,4 +401,19 @@ fn name_of(volume: &VolumeId) -> String {
 fn error_of(volume: &VolumeId) -> impl FnOnce(dm::Error) -> Error + use<> {
     let volume = volume.clone();
     |source| Error::Dm { volume, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_s_name_tells_its_volume() {
+        for (resource, volume) in [("r0", 0), ("vm.disk-1", 12), ("a-1-2", 3)] {
+            let id = VolumeId { resource: resource.to_owned(), volume };
+            assert_eq!(volume_of(&name_of(&id)), Some(id));
+        }
+        assert_eq!(volume_of("bascule.gone-3"), None);
+        assert_eq!(volume_of("vg-root"), None);
+    }
 }

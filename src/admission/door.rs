@@ -76,6 +76,7 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        drop(fs::remove_file(path)); // left by a process that died before its record was there
         let listener = UnixListener::bind(path).map_err(io_error(path))?;
         listener.set_nonblocking(true).map_err(io_error(path))?;
         Ok(Self { listener, path: path.to_owned(), questions: 0 })

@@ -11,6 +11,8 @@ use bascule::xen::xenstore::Xenstore;
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    log.without_time().with_target(false).with_ansi(false).init();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -220,12 +220,19 @@ impl<'a> Call<'a> {
         let Some(device) = physical.as_deref().and_then(DeviceNumber::from_hex) else {
             return Ok(());
         };
-        let target = self.backend.read("params")?.ok_or(Error::NoTarget)?;
-        let (mut drbd, volume) = find(&target)?;
+        let (mut drbd, volume) = find(&self.attached_target(device)?)?;
         let _turn = self.lock(&volume.id.resource)?;
         self.detach(&volume, device)?;
         self.backend.rm("physical-device")?;
         self.demote(&mut drbd, &volume)
+    }
+
+    /// What was attached: as the layer tells, because the resource may have got a second volume since; else as was asked for.
+    fn attached_target(&self, device: DeviceNumber) -> Result<String, Error> {
+        match layer::volume_under(device) {
+            Some(volume) => Ok(volume.to_string()),
+            None => self.backend.read("params")?.ok_or(Error::NoTarget),
+        }
     }
 
     /// Takes away the layer that this backend was given. Whoever does not close it keeps a device that leads nowhere, so
@@ -247,7 +254,7 @@ impl<'a> Call<'a> {
         let Some(now) = volume.look_again(drbd)? else {
             return Ok(());
         };
-        if !now.is_primary || in_use(&now)? {
+        if !now.is_primary || in_use(&now, self.backend.domid)? {
             return Ok(());
         }
         demote_with_retry(drbd, &now.target(), self.deadline(DEMOTE_WAIT_MAX))?;
@@ -342,11 +349,11 @@ fn undo_layer(layer: &Layer, error: Error) -> Error {
     error
 }
 
-/// Whether anything on this host still uses what a demotion would take away.
-fn in_use(now: &Volume) -> Result<bool, Error> {
+/// Whether anything on this host, apart from the domain whose disk has been detached, still uses what a demotion would take away.
+fn in_use(now: &Volume, detached_from: DomId) -> Result<bool, Error> {
     for (id, device) in &now.shares_role {
         let direct = users::direct_user(*device).map_err(Error::Backends)?;
-        if direct.is_some() || Layer::find(id)?.is_some() {
+        if direct.is_some_and(|user| user != detached_from) || Layer::find(id)?.is_some() {
             return Ok(true);
         }
     }

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::nodes::Memory;
-use crate::pair::{self, Pair};
-use crate::{roles, soon, volume};
+use crate::pair;
+use crate::{Hosts, roles, soon, volume};
 
 const SECONDARY: (Role, Role) = (Role::Secondary, Role::Secondary);
 
@@ -62,7 +62,7 @@ fn open(host: &Host, backend: &str) -> File {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_disk_is_attached_and_detached() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let host = Host::new();
     let backend = host.nodes.with_disk(3, "vm", "drbd:r0/0");
     host.add(&backend).unwrap();
@@ -83,7 +83,7 @@ fn a_disk_is_attached_and_detached() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_second_domain_on_this_host_is_refused_and_takes_nothing_away() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let host = Host::new();
     let first = host.nodes.with_disk(3, "vm", "r0/0");
     host.add(&first).unwrap();
@@ -103,7 +103,7 @@ fn a_second_domain_on_this_host_is_refused_and_takes_nothing_away() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_volume_that_the_peer_has_is_refused_even_where_two_primaries_are_permitted() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     pair.promote(1).unwrap();
     pair.wait("the peer's promotion", |ends| ends[0].connections[0].peer_role == Role::Primary);
     let host = Host::new();
@@ -123,7 +123,7 @@ fn a_volume_that_the_peer_has_is_refused_even_where_two_primaries_are_permitted(
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_migration_lets_the_volume_in_once_the_peer_is_secondary() {
     for permitted in [false, true] {
-        let mut pair = Pair::connected();
+        let mut pair = Hosts::connected();
         pair.allow_two(permitted);
         pair.promote(1).unwrap();
         let host = Host::new();
@@ -153,7 +153,7 @@ fn a_migration_lets_the_volume_in_once_the_peer_is_secondary() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_migration_may_allow_two_primaries() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     pair.promote(1).unwrap();
     pair.allow_two(true);
     let host = Host::new();
@@ -172,7 +172,7 @@ fn a_migration_may_allow_two_primaries() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn an_open_migration_keeps_others_out() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let host = Host::new();
     let backend = host.nodes.with_disk(3, "vm", "r0/0");
     let leaving = host.record(Side::Outgoing);
@@ -196,7 +196,7 @@ fn an_open_migration_keeps_others_out() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_target_that_names_no_volume_says_which_would_do() {
-    let _pair = Pair::connected();
+    let _pair = Hosts::connected();
     let host = Host::new();
     let add = |target| host.add(&host.nodes.with_disk(3, "vm", target)).unwrap_err().to_string();
     assert_eq!(add("r0"), "DRBD resource r0 has several volumes: name one of r0/0, r0/1");
@@ -207,7 +207,7 @@ fn a_target_that_names_no_volume_says_which_would_do() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_volume_that_was_primary_before_stays_so_when_the_call_fails() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let host = Host::new();
     let backend = host.nodes.with_disk(3, "vm", "r0/0");
     pair.promote(0).unwrap();
@@ -221,7 +221,7 @@ fn a_volume_that_was_primary_before_stays_so_when_the_call_fails() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_volume_whose_peer_is_away_is_attached() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     pair.drbd.disconnect(&pair::peer(0), true).unwrap();
     pair.wait("r0 alone", |ends| ends[0].connections.is_empty());
     let host = Host::new();
@@ -229,4 +229,34 @@ fn a_volume_whose_peer_is_away_is_attached() {
     host.add(&backend).unwrap();
     host.remove(&backend).unwrap();
     assert_eq!(roles(&mut pair).0, Role::Secondary);
+}
+
+#[test]
+#[ignore = "needs the real modules: cargo xtask test"]
+fn a_disk_is_detached_though_its_target_has_become_ambiguous() {
+    let mut pair = Hosts::connected();
+    let host = Host::new();
+    let backend = host.nodes.with_disk(3, "vm", "r0/0");
+    host.add(&backend).unwrap();
+    host.nodes.set(&format!("{backend}/params"), "r0");
+    host.remove(&backend).unwrap();
+    assert_eq!(roles(&mut pair), SECONDARY);
+    assert!(Layer::find(&volume()).unwrap().is_none());
+}
+
+#[test]
+#[ignore = "needs the real modules: cargo xtask test"]
+fn a_backend_that_does_not_close_does_not_keep_the_volume() {
+    let mut pair = Hosts::connected();
+    let host = Host::new();
+    let first = host.nodes.with_disk(3, "vm", "r0/0");
+    host.add(&first).unwrap();
+    let stuck = open(&host, &first);
+    host.remove(&first).unwrap();
+    assert_eq!(roles(&mut pair), SECONDARY);
+    let second = host.nodes.with_disk(4, "vm", "r0/0");
+    host.add(&second).unwrap();
+    drop(stuck);
+    host.remove(&second).unwrap();
+    assert_eq!(roles(&mut pair), SECONDARY);
 }

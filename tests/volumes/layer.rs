@@ -11,13 +11,13 @@ use bascule::holders::Holder;
 use bascule::layer::{Error, Layer, State};
 use drbd_nl::{Refusal, Role};
 
-use crate::pair::{Pair, target};
-use crate::{minor, roles, sectors, soon, volume};
+use crate::pair::target;
+use crate::{Hosts, minor, roles, sectors, soon, volume};
 
 /// Long enough for a request to be seen waiting, or for one that should not wait to end.
 const MOMENT: Duration = Duration::from_millis(300);
 
-fn laid(pair: &mut Pair) -> Layer {
+fn laid(pair: &mut Hosts) -> Layer {
     pair.promote(0).unwrap();
     Layer::lay(&volume(), minor(), sectors(pair)).unwrap()
 }
@@ -50,7 +50,7 @@ fn write_in_background(file: &File, byte: u8) -> JoinHandle<io::Result<()>> {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_volume_is_taken_away_and_given_back_under_an_open_layer() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let size = sectors(&mut pair);
     let layer = laid(&mut pair);
     let user = open(&layer);
@@ -94,7 +94,7 @@ fn a_volume_is_taken_away_and_given_back_under_an_open_layer() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn every_step_may_be_taken_twice_and_from_where_a_crash_left_it() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let size = sectors(&mut pair);
     let layer = laid(&mut pair);
     let dm = DeviceMapper::open().unwrap();
@@ -132,7 +132,7 @@ fn every_step_may_be_taken_twice_and_from_where_a_crash_left_it() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_volume_cannot_be_given_back_while_the_other_host_has_it() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let size = sectors(&mut pair);
     let layer = laid(&mut pair);
     layer.withdraw(soon()).unwrap();
@@ -147,7 +147,7 @@ fn a_volume_cannot_be_given_back_while_the_other_host_has_it() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_released_layer_lets_requests_end() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let layer = laid(&mut pair);
     let user = open(&layer);
     layer.withdraw(soon()).unwrap();
@@ -164,7 +164,7 @@ fn a_released_layer_lets_requests_end() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_layer_in_use_is_not_replaced_and_a_stale_one_is() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let size = sectors(&mut pair);
     let first = laid(&mut pair);
     let user = open(&first);
@@ -180,7 +180,7 @@ fn a_layer_in_use_is_not_replaced_and_a_stale_one_is() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_volume_that_is_claimed_is_named_with_its_holder() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let size = sectors(&mut pair);
     pair.promote(0).unwrap();
     let claim = File::options().read(true).write(true).custom_flags(libc::O_EXCL).open("/dev/drbd0").unwrap();
@@ -198,7 +198,7 @@ fn a_volume_that_is_claimed_is_named_with_its_holder() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn removal_waits_for_the_last_user_and_no_longer_than_said() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let layer = laid(&mut pair);
     let user = open(&layer);
     let stuck = layer.remove(Instant::now() + Duration::from_millis(50)).unwrap_err();
@@ -214,7 +214,7 @@ fn removal_waits_for_the_last_user_and_no_longer_than_said() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_user_that_does_not_close_does_not_keep_the_volume() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let layer = laid(&mut pair);
     let node = layer.path();
     let user = open(&layer);
@@ -233,7 +233,7 @@ fn a_user_that_does_not_close_does_not_keep_the_volume() {
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
 fn a_layer_follows_its_volume_s_size() {
-    let mut pair = Pair::connected();
+    let mut pair = Hosts::connected();
     let size = sectors(&mut pair);
     pair.promote(0).unwrap();
     let layer = Layer::lay(&volume(), minor(), size - 2048).unwrap();

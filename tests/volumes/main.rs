@@ -9,12 +9,46 @@ mod nodes;
 #[expect(dead_code, reason = "shared with drbd-nl's own tests, which use more of it")]
 mod pair;
 
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use bascule::ids::{Minor, VolumeId};
 use drbd_nl::Role;
 
 use self::pair::Pair;
+
+/// The two hosts. In the end both become Secondary before they are taken apart: 8.4 starts a thread when a Primary loses its
+/// peer, and crashes when the connection is freed before that thread has run.
+struct Hosts(Pair);
+
+impl Hosts {
+    fn connected() -> Hosts {
+        Hosts(Pair::connected())
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for end in 0..2 {
+            // After a test that failed somebody may hold a volume; taking the pair apart says so.
+            drop(self.0.demote(end));
+        }
+    }
+}
+
+impl Deref for Hosts {
+    type Target = Pair;
+
+    fn deref(&self) -> &Pair {
+        &self.0
+    }
+}
+
+impl DerefMut for Hosts {
+    fn deref_mut(&mut self) -> &mut Pair {
+        &mut self.0
+    }
+}
 
 /// The volume that the tests attach, and its counterpart on the other host.
 fn volume() -> VolumeId {
