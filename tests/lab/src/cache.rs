@@ -13,7 +13,8 @@ use crate::layout::hex;
 /// Older entries of the same name that stay beside a new one.
 const OLDER_KEPT: usize = 1;
 
-/// Returns the directory `name-HASH`, where the hash is that of `ingredients`; when it is not there, `build` fills it. Labs wait for each other here, so that nothing is built twice.
+/// Returns the directory `name-HASH`, where the hash is that of `ingredients`; when it is not there, `build` fills it.
+/// Labs wait for each other here, so that nothing is built twice.
 pub(crate) fn entry(
     cache: &Path,
     name: &str,

@@ -66,8 +66,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds what is missing, starts both nodes and waits until DRBD is up to date on both. A lab that runs is left as it is, but a node
-    /// that is off is switched on.
+    /// Builds what is missing, starts both nodes and waits until DRBD is up to date on both. A lab that runs is left as
+    /// it is, but a node that is off is switched on.
     ///
     /// # Errors
     /// Anything on the way: no Debian 12, a package that is not to be had, a node that does not come up. Then nothing runs.

@@ -1,5 +1,8 @@
 //! One node: commands and files in it, its power switch.
 
+mod boot;
+mod spawned;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -8,7 +11,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 use crate::command::last_lines;
 use crate::layout::Layout;
@@ -17,6 +20,9 @@ use crate::qmp::{self, Link};
 use crate::ssh;
 use crate::state::State;
 
+pub(crate) use boot::Booting;
+pub use spawned::Spawned;
+
 /// How long a command may run unless its caller says otherwise.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
@@ -24,11 +30,6 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
 const POLL: Duration = Duration::from_millis(5);
-const BOOT_POLL: Duration = Duration::from_millis(100);
-
-/// What the boot script prints at its end, before the ssh server starts.
-const READY: &str = "is ready";
-
 /// A node of a running lab.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -264,111 +265,6 @@ impl Node {
         let said = last_lines(&[output.stdout.as_str(), output.stderr.as_str()].concat());
         ensure!(output.success(), "`{command}` on {} ended with {}:\n{said}", self.name(), output.status);
         Ok(())
-    }
-}
-
-/// A node on its way up.
-#[derive(Debug)]
-pub(crate) struct Booting<'a> {
-    node: &'a Node,
-    printed_before: u64,
-    deadline: Instant,
-}
-
-impl Booting<'_> {
-    /// Waits until the node answers.
-    pub(crate) fn wait(self) -> anyhow::Result<()> {
-        let node = self.node;
-        self.restore_cuts()?;
-        while !self.console_text().contains(READY) {
-            self.ensure_hope()?;
-            thread::sleep(BOOT_POLL);
-        }
-        while !node.run("true")?.success() {
-            self.ensure_hope()?;
-            thread::sleep(BOOT_POLL);
-        }
-        Ok(())
-    }
-
-    /// A cable that was out before stays out.
-    fn restore_cuts(&self) -> anyhow::Result<()> {
-        let Some(state) = State::load(&self.node.layout)? else { return Ok(()) };
-        for link in state.cut.iter().map(|name| name.parse::<Link>()) {
-            let link = link?;
-            while let Err(error) = self.node.set_link(link, false) {
-                self.ensure_hope().context(error)?;
-                thread::sleep(BOOT_POLL);
-            }
-        }
-        Ok(())
-    }
-
-    fn ensure_hope(&self) -> anyhow::Result<()> {
-        let name = self.node.name();
-        if !self.node.is_on() {
-            let log = fs::read_to_string(qemu::qemu_log(&self.node.layout, self.node.nr)).unwrap_or_default();
-            bail!("{name} went off while it booted:\n{}\n{}", last_lines(&log), last_lines(&self.console_text()));
-        }
-        ensure!(
-            Instant::now() < self.deadline,
-            "{name} is not up after {} s; the end of its console:\n{}",
-            BOOT_LIMIT.as_secs(),
-            last_lines(&self.console_text())
-        );
-        Ok(())
-    }
-
-    fn console_text(&self) -> String {
-        let text = fs::read(self.node.console()).unwrap_or_default();
-        let start = usize::try_from(self.printed_before).unwrap_or(usize::MAX).min(text.len());
-        String::from_utf8_lossy(&text[start..]).into_owned()
-    }
-}
-
-/// A command that runs on a node. Dropping it ends the connection, not the command.
-#[derive(Debug)]
-pub struct Spawned {
-    node: Node,
-    command: String,
-    pid: u32,
-    child: Child,
-    stdout: JoinHandle<Vec<u8>>,
-    stderr: JoinHandle<Vec<u8>>,
-}
-
-impl Spawned {
-    /// Its process id in the node: that of the shell that runs the command line, and of the command where it is just one.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Sends a signal, by the name that kill(1) has for it.
-    ///
-    /// # Errors
-    /// The command has ended, or the node cannot be reached.
-    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        self.node.ok(&format!("kill -{signal} {}", self.pid)).map(drop)
-    }
-
-    /// Whether it has not ended yet.
-    ///
-    /// # Errors
-    /// The state of ssh's client cannot be read.
-    pub fn is_running(&mut self) -> anyhow::Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// The limit passed; the command is left running in the node.
-    pub fn wait(mut self, limit: Duration) -> anyhow::Result<Output> {
-        let status = wait(&mut self.child, limit).with_context(|| {
-            format!("`{}` on {} has not ended within {} s", self.command, self.node.name(), limit.as_secs())
-        })?;
-        Ok(output(status, self.stdout, self.stderr))
     }
 }
 

@@ -12,8 +12,8 @@ use crate::layout::Layout;
 use crate::process::Process;
 use crate::qmp::Link;
 
-/// No rdtscp, or PVH and HVM guests die at once; no smap, or the kernel of a PV dom0 dies at its first iretq (QEMU before 9.1 checks such
-/// reads as if the hypervisor had made them).
+/// No rdtscp, or PVH and HVM guests die at once; no smap, or the kernel of a PV dom0 dies at its first iretq (seen with
+/// QEMU 7.2, which checks the reads of an iretq in ring 3 as if the hypervisor had made them).
 const CPU: &str = "max,-rdtscp,-smap";
 const MEMORY_MIB: u32 = 2048;
 const DOM0_MIB: u32 = 1024;
@@ -121,8 +121,8 @@ fn arguments(layout: &Layout, start: Start) -> Vec<String> {
     words.disk("layer", &images.layer, "readonly=on,file.locking=off");
     words.disk("replicated", &layout.disk(node), &format!("cache={}", start.disk_cache.name()));
 
-    // The nodes call them eth0 to eth3. `restrict` closes the way out: a node whose replication link is cut would send its packets into the
-    // world otherwise.
+    // The nodes call them eth0 to eth3. `restrict` closes the way out: a node whose replication link is cut would send its
+    // packets into the world otherwise.
     words.nic(node, 0, "control", &format!("user,restrict=on,hostfwd=tcp:127.0.0.1:{}-:22", start.ssh_port));
     words.nic(node, 1, Link::Relocation.name(), &datagrams(layout, Link::Relocation, node));
     words.nic(node, 2, Link::Replication.name(), &datagrams(layout, Link::Replication, node));

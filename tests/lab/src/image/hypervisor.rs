@@ -10,8 +10,8 @@ use crate::apt;
 use crate::cache;
 use crate::command::run;
 
-/// Debian's 4.17.7 is built without CONFIG_SHADOW_PAGING: "Failed to enable logdirty: 95" when a PV domain migrates live. This one, the
-/// last before it, has it. The tools of both work with either.
+/// Debian's 4.17.7 is built without CONFIG_SHADOW_PAGING: "Failed to enable logdirty: 95" when a PV domain migrates live.
+/// This one, the last before it, has it. The tools of both work with either.
 const PACKAGE: &str = "xen-hypervisor-4.17-amd64=4.17.5+72-g01140da4e8-1";
 
 /// Returns the hypervisor as an uncompressed multiboot ELF file. The package stays beside it.
@@ -19,7 +19,8 @@ pub(super) fn build(cache: &Path, say: fn(&str)) -> anyhow::Result<PathBuf> {
     let entry = cache::entry(cache, "hypervisor", PACKAGE, |dir| {
         say("hypervisor: fetching Xen 4.17.5");
         let package = apt::download(PACKAGE, dir).context(
-            "The lab needs exactly this version of the hypervisor: the later ones of Debian 12 are built without shadow paging and cannot migrate PV domains live",
+            "The lab needs exactly this version of the hypervisor: the later ones of Debian 12 are built without shadow \
+             paging and cannot migrate PV domains live",
         )?;
         let tree = dir.join("tree");
         run(Command::new("dpkg-deb").arg("-x").args([&package, &tree]))?;

@@ -216,10 +216,10 @@ fn resource_file(resource: &Resource, drbd: &Drbd) -> String {
     let mut text = format!("resource {} {{\n", resource.name);
     for (number, volume) in resource.volumes.iter().enumerate() {
         let (minor, partition) = (volume.minor, volume.minor + 1);
-        let _ = write!(
-            text,
-            "    volume {number} {{\n        device /dev/drbd{minor} minor {minor};\n        disk /dev/vdc{partition};\n        meta-disk internal;\n    }}\n"
-        );
+        let _ = writeln!(text, "    volume {number} {{");
+        let _ = writeln!(text, "        device /dev/drbd{minor} minor {minor};");
+        let _ = writeln!(text, "        disk /dev/vdc{partition};");
+        text.push_str("        meta-disk internal;\n    }\n");
     }
     for node in NODES {
         let _ = write!(text, "    on node{node} {{\n        address 10.98.0.{node}:{};\n", resource.port);

@@ -1,4 +1,5 @@
-//! The root file system of the nodes: packages installed by mmdebstrap, a few modules, one ext4 image that both nodes read and neither writes.
+//! The root file system of the nodes: packages installed by mmdebstrap, a few modules, one ext4 image that both nodes read
+//! and neither writes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -148,7 +149,8 @@ fn install_modules(tree: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts what `/lib/modules/RELEASE` of a node holds into a directory, without depmod's lists. The modules lie flat: those lists are all that modprobe goes by.
+/// Puts what `/lib/modules/RELEASE` of a node holds into a directory, without depmod's lists. The modules lie flat: those
+/// lists are all that modprobe goes by.
 pub(super) fn stage_modules(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     fs::create_dir_all(dir.join("kernel"))?;
     for module in ModuleTree::of(&kernel.tree)?.load_order(&MODULES)? {
