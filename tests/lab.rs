@@ -160,12 +160,15 @@ fn what_stands_against_a_migration_is_said_and_nothing_is_changed() {
         pair.check(VM0, 1)?;
 
         // The name is taken.
-        pair.node(2).ok_for("sed -e s/drbd:r0,xvda,w// -e s/lab.disks=xvda// /etc/xen/vm0.cfg >/run/taken.cfg; bascule create -p /run/taken.cfg", VERIFY_LIMIT)?;
+        pair.node(2).ok_for(
+            "sed 's/^disk.*/disk = []/' /etc/xen/vm0.cfg >/run/taken.cfg; bascule create -p /run/taken.cfg",
+            VERIFY_LIMIT,
+        )?;
         refused(&pair.migrate(VM0, 1, "")?, 4, &["name-taken", "node2"])?;
         pair.node(2).ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
 
         // There is not enough memory.
-        pair.node(2).ok_for("sed -e s/vm0/fat/ -e s/drbd:r0,xvda,w// -e 's/^memory.*/memory = 800/' /etc/xen/vm0.cfg >/run/fat.cfg; bascule create -p /run/fat.cfg", VERIFY_LIMIT)?;
+        pair.node(2).ok_for("m=$(($(xl info free_memory) - 80)); sed -e s/vm0/fat/ -e 's/^disk.*/disk = []/' -e \"s/^memory.*/memory = $m/\" /etc/xen/vm0.cfg >/run/fat.cfg; bascule create -p /run/fat.cfg", VERIFY_LIMIT)?;
         refused(&pair.migrate(VM0, 1, "")?, 4, &["memory", "node2"])?;
         pair.node(2).ok_for("bascule destroy fat", VERIFY_LIMIT)?;
         pair.check(VM0, 1)?;

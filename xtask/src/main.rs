@@ -1,5 +1,6 @@
-//! The entry points of the repository: `cargo xtask lab …`, `test` and `uml`.
+//! The entry points of the repository: `cargo xtask demo`, `test`, `bench`, `lab …` and `uml`.
 
+mod demo;
 mod lab;
 mod say;
 mod test;
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// The main job, step by step: a domain on DRBD is created and moved live between two Xen hosts.
+    Demo(demo::Arguments),
     /// Two Xen dom0s with DRBD between them, under QEMU.
     Lab(lab::Arguments),
     /// Format, lints, unit tests, DRBD in user-mode Linux, and the tests that need the lab.
@@ -31,6 +34,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::run(arguments),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Uml => uml::run().map(|()| ExitCode::SUCCESS),

@@ -158,7 +158,11 @@ impl Pair {
     pub fn check(&self, guest: Guest, runs_on: u8) -> anyhow::Result<()> {
         let (here, there) = (self.node(runs_on), self.node(3 - runs_on));
         let running = domains(here)?;
-        ensure!(running.iter().any(|(name, state)| name == guest.name && runs(state)), "on {}: {running:?}", here.name());
+        ensure!(
+            running.iter().any(|(name, state)| name == guest.name && runs(state)),
+            "on {}: {running:?}",
+            here.name()
+        );
         ensure!(running.iter().all(|(name, _)| !name.contains("--")), "left over on {}: {running:?}", here.name());
         let elsewhere = domains(there)?;
         ensure!(elsewhere.iter().all(|(name, _)| !name.starts_with(guest.name)), "on {}: {elsewhere:?}", there.name());
@@ -166,7 +170,8 @@ impl Pair {
         let roles = self.roles(guest, runs_on)?;
         ensure!(roles.iter().all(|roles| *roles == expected), "roles on {}: {roles:?}", here.name());
         for node in self.lab.nodes() {
-            let net = node.ok(&format!("drbdsetup show {} --show-defaults | grep allow-two-primaries", guest.resource))?;
+            let net =
+                node.ok(&format!("drbdsetup show {} --show-defaults | grep allow-two-primaries", guest.resource))?;
             ensure!(net.contains("no"), "{}: {net}", node.name());
             let open = node.ok("ls /run/bascule 2>/dev/null | grep -c migration- || true")?;
             ensure!(open.trim() == "0", "{} has {} open records", node.name(), open.trim());
@@ -294,7 +299,8 @@ fn roles_of(proc: &str, minor: u32) -> anyhow::Result<Roles> {
     let start = format!("{minor}: cs:");
     let line = proc.lines().find(|line| line.trim_start().starts_with(&start));
     let roles = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix("ro:")));
-    let (here, peer) = roles.and_then(|roles| roles.split_once('/')).with_context(|| format!("minor {minor} in {proc}"))?;
+    let (here, peer) =
+        roles.and_then(|roles| roles.split_once('/')).with_context(|| format!("minor {minor} in {proc}"))?;
     Ok(Roles { here: here.to_owned(), peer: peer.to_owned() })
 }
 
