@@ -165,7 +165,7 @@ mod tests {
     fn whatever_fails_before_go_gives_the_domain_back() {
         let lost = || SourceEvent::Lost("cut".into());
         let back = SourceAction::TakeBack("cut".into());
-        assert_eq!(run([lost()]), [back.clone()]);
+        assert_eq!(run([lost()]), std::slice::from_ref(&back));
         assert_eq!(run([SourceEvent::Ready, lost()]), [SourceAction::Verify, back]);
         let refuted = run([SourceEvent::Ready, SourceEvent::Refuted("written".into())]);
         assert_eq!(refuted[1], SourceAction::TakeBack("written".into()));

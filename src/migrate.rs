@@ -407,10 +407,9 @@ impl Released<'_> {
         let name = &plan.facts.name;
         let away = plan::migrated_away_name(name);
         // Not renamed yet in most cases: then this changes nothing.
-        if run.host.toolstack.domain(plan.domid).is_ok_and(|domain| domain.is_some_and(|d| d.name == away)) {
-            if let Err(error) = run.host.toolstack.rename(plan.domid, &away, name) {
-                tracing::warn!(%error, "the name could not be put back");
-            }
+        let is_away = run.host.toolstack.domain(plan.domid).is_ok_and(|domain| domain.is_some_and(|d| d.name == away));
+        if is_away && let Err(error) = run.host.toolstack.rename(plan.domid, &away, name) {
+            tracing::warn!(%error, "the name could not be put back");
         }
         self.cleared.take_back(reason)
     }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use bascule::admission::{self, Asker};
 use bascule::ids::{DomId, Minor, VolumeId};
 use bascule::plan::DomainFacts;
-use bascule::protocol::Handover;
 use bascule::replication::{self, Attachment, Counters, Replication, VolumeState};
 use bascule::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, StreamProgress, Toolstack};
 use uuid::Uuid;
