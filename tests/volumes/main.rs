@@ -9,11 +9,14 @@ mod nodes;
 #[expect(dead_code, reason = "shared with drbd-nl's own tests, which use more of it")]
 mod pair;
 
+use std::fs::File;
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bascule::ids::{Minor, VolumeId};
 use drbd_nl::Role;
+use nix::kmod::{ModuleInitFlags, finit_module};
 
 use self::pair::Pair;
 
@@ -23,8 +26,19 @@ struct Hosts(Pair);
 
 impl Hosts {
     fn connected() -> Hosts {
+        load_device_mapper();
         Hosts(Pair::connected())
     }
+}
+
+/// DRBD's modules are there already; this one only these tests need.
+fn load_device_mapper() {
+    if Path::new("/dev/mapper/control").exists() {
+        return;
+    }
+    let modules = std::env::var("UML_MODULES").expect("this belongs into user-mode Linux: cargo xtask uml");
+    let module = File::open(Path::new(&modules).join("drivers/md/dm-mod.ko")).unwrap();
+    finit_module(&module, c"", ModuleInitFlags::empty()).unwrap();
 }
 
 impl Drop for Hosts {
