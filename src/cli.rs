@@ -130,7 +130,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
 /// The log goes to standard error: warnings by default, the phases and sessions too where the log is all there is.
 pub(crate) fn start_log(verbose: u8, serves: bool) {
     let level = match verbose + u8::from(serves) {
-        0 => "warn",
+        // What libxl complains of stands in the error that is printed.
+        0 => "warn,libxl=off",
         1 => "info",
         2 => "debug",
         _ => "trace",

@@ -77,7 +77,9 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     match context.wait_shutdown(domid, deadline)? {
         Some(Ended::Shutdown(_)) => Ok(context.destroy(domid)?),
         Some(Ended::Gone) => Ok(()),
-        None => Err(format!("{0} has not shut down within {1} s: bascule destroy {0}", args.domain, args.timeout).into()),
+        None => {
+            Err(format!("{0} has not shut down within {1} s: bascule destroy {0}", args.domain, args.timeout).into())
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! `bascule list`: the domains as `xl list` shows them, each with its volumes.
 
 use bascule::drbd::Drbd;
-use bascule::replication::{Replication, VolumeState};
 use bascule::ids::DomId;
 use bascule::plan::DomainFacts;
+use bascule::replication::{Replication, VolumeState};
 use bascule::toolstack::Toolstack;
 use bascule::xen::Context;
 use bascule::xen::domain::DomainInfo;

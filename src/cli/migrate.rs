@@ -209,7 +209,7 @@ fn sentence(phase: Phase, domain: &str, host: &str) -> String {
         Phase::Precopy => "precopy: the memory is streamed, the domain runs".into(),
         Phase::Release => "release: the right to write the volumes".into(),
         Phase::Attach => format!("attach: {host} completes its copy"),
-        Phase::Handover => format!("handover: {domain} belongs to {host} from here on"),
+        Phase::Handover => format!("handover: nobody has written meanwhile; {host} is told to start {domain}"),
         Phase::Retire => "retire: the suspended copy goes".into(),
     }
 }
