@@ -224,6 +224,29 @@ fn a_migration_that_is_interrupted_leaves_the_domain_at_the_source() {
     });
 }
 
+/// What is executed during a migration is libxl's doing: its save helper, and the hotplug programs that it runs.
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn our_code_executes_nothing() {
+    on_the_pair("no-exec", |pair| {
+        pair.create(VM0, 1)?;
+        let traced = "strace -f -qq -e trace=execve -o /run/execs bascule migrate vm0 node2";
+        let output = pair.node(1).run_for(traced, VERIFY_LIMIT)?;
+        ensure!(output.success(), "{}", text(&output));
+        let trace = pair.node(1).ok("cat /run/execs")?;
+        let executed: Vec<&str> =
+            trace.lines().filter_map(|line| line.split("execve(\"").nth(1)?.split('"').next()).collect();
+        let is_known = |path: &&str| {
+            let libxls = ["libxl-save-helper", "block-drbd", "vif-bridge"];
+            path.ends_with("/bascule") || libxls.iter().any(|program| path.ends_with(program))
+        };
+        ensure!(executed.iter().any(|path| path.ends_with("libxl-save-helper")), "{trace}");
+        ensure!(executed.iter().all(|path| is_known(path)), "{executed:?}");
+        ensure!(executed.iter().filter(|path| path.ends_with("/bascule")).count() == 1, "{executed:?}");
+        pair.check(VM0, 2)
+    });
+}
+
 /// The destination's copy exists: the stream is on its way.
 fn wait_for_stream(pair: &Pair) -> anyhow::Result<()> {
     pair.wait("the stream is on its way", || {
