@@ -6,15 +6,15 @@
 //! Numbers: linux/dm-ioctl.h, interface 4.
 
 mod ioctl;
+mod number;
 
-use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::str::FromStr;
 
 use nix::errno::Errno;
 
 use self::ioctl::{Command, Message};
+pub use self::number::{DeviceNumber, NotADeviceNumber};
 
 /// Where the kernel listens.
 const CONTROL: &str = "/dev/mapper/control";
@@ -31,15 +31,6 @@ pub const NAME_LEN_MAX: usize = ioctl::NAME_LEN_MAX;
 #[derive(Debug)]
 pub struct DeviceMapper {
     control: File,
-}
-
-/// A block device's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DeviceNumber {
-    /// Which driver, 0 to 4095.
-    pub major: u32,
-    /// Which of its devices, 0 to 1048575.
-    pub minor: u32,
 }
 
 /// What a mapped device is doing.
@@ -122,9 +113,7 @@ impl DeviceMapper {
     /// [`Error::NotLoaded`].
     pub fn open() -> Result<Self, Error> {
         let control = File::options().read(true).write(true).open(CONTROL);
-        Ok(Self {
-            control: control.map_err(Error::NotLoaded)?,
-        })
+        Ok(Self { control: control.map_err(Error::NotLoaded)? })
     }
 
     /// Makes a device without a table; it is ready after [`Self::load`] and [`Self::resume`].
@@ -133,8 +122,7 @@ impl DeviceMapper {
     /// `EBUSY` when the name or the uuid is taken.
     pub fn create(&self, name: &str, uuid: &str) -> Result<Info, Error> {
         let message = about(name)?.with_uuid(uuid);
-        self.send(Command::Create, "create", name, message)
-            .map(|reply| Info::of(&reply))
+        self.send(Command::Create, "create", name, message).map(|reply| Info::of(&reply))
     }
 
     /// Puts a table in waiting; the next resume makes it the live one.
@@ -159,13 +147,7 @@ impl DeviceMapper {
     pub fn suspend(&self, name: &str) -> Result<(), Error> {
         // No file system of this host lives on the device: there is nothing to freeze and nothing to flush.
         let flags = ioctl::DM_SUSPEND_FLAG | ioctl::DM_SKIP_LOCKFS_FLAG | ioctl::DM_NOFLUSH_FLAG;
-        self.send(
-            Command::Suspend,
-            "suspend",
-            name,
-            about(name)?.with_flags(flags),
-        )
-        .map(drop)
+        self.send(Command::Suspend, "suspend", name, about(name)?.with_flags(flags)).map(drop)
     }
 
     /// Makes a waiting table the live one, lets go of the device under the old one, and lets requests flow.
@@ -176,8 +158,7 @@ impl DeviceMapper {
         // The same command as suspend, without its flag; a table is swapped under noflush and skip_lockfs as above.
         let flags = ioctl::DM_SKIP_LOCKFS_FLAG | ioctl::DM_NOFLUSH_FLAG;
         let message = about(name)?.with_flags(flags).with_cookie(UDEV_COOKIE);
-        self.send(Command::Suspend, "resume", name, message)
-            .map(drop)
+        self.send(Command::Suspend, "resume", name, message).map(drop)
     }
 
     /// What a device is doing, or `None` when there is none of that name.
@@ -195,12 +176,7 @@ impl DeviceMapper {
     /// [`Error::Command`].
     pub fn table(&self, name: &str) -> Result<Option<Table>, Error> {
         let flags = ioctl::DM_STATUS_TABLE_FLAG;
-        let reply = self.send(
-            Command::TableStatus,
-            "table",
-            name,
-            about(name)?.with_flags(flags),
-        );
+        let reply = self.send(Command::TableStatus, "table", name, about(name)?.with_flags(flags));
         Ok(present(reply)?.and_then(|reply| Table::of(&reply)))
     }
 
@@ -210,11 +186,8 @@ impl DeviceMapper {
     /// `EBUSY` when the name is taken.
     pub fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
         check_length(new_name)?;
-        let message = about(name)?
-            .with_new_name(new_name)
-            .with_cookie(UDEV_COOKIE);
-        self.send(Command::Rename, "rename", name, message)
-            .map(drop)
+        let message = about(name)?.with_new_name(new_name).with_cookie(UDEV_COOKIE);
+        self.send(Command::Rename, "rename", name, message).map(drop)
     }
 
     /// Removes a device. Nothing happens when it is gone already.
@@ -231,26 +204,14 @@ impl DeviceMapper {
     /// # Errors
     /// [`Error::Command`].
     pub fn remove_when_closed(&self, name: &str) -> Result<(), Error> {
-        let message = about(name)?
-            .with_flags(ioctl::DM_DEFERRED_REMOVE)
-            .with_cookie(UDEV_COOKIE);
+        let message = about(name)?.with_flags(ioctl::DM_DEFERRED_REMOVE).with_cookie(UDEV_COOKIE);
         present(self.send(Command::Remove, "remove", name, message)).map(drop)
     }
 
-    fn send(
-        &self,
-        command: Command,
-        verb: &'static str,
-        name: &str,
-        mut message: Message,
-    ) -> Result<Message, Error> {
+    fn send(&self, command: Command, verb: &'static str, name: &str, mut message: Message) -> Result<Message, Error> {
         match message.send(&self.control, command) {
             Ok(()) => Ok(message),
-            Err(errno) => Err(Error::Command {
-                command: verb,
-                name: name.to_owned(),
-                errno,
-            }),
+            Err(errno) => Err(Error::Command { command: verb, name: name.to_owned(), errno }),
         }
     }
 }
@@ -262,9 +223,7 @@ fn about(name: &str) -> Result<Message, Error> {
 
 fn check_length(name: &str) -> Result<(), Error> {
     if name.len() > NAME_LEN_MAX {
-        return Err(Error::NameTooLong {
-            name: name.to_owned(),
-        });
+        return Err(Error::NameTooLong { name: name.to_owned() });
     }
     Ok(())
 }
@@ -298,18 +257,13 @@ impl Table {
             return None;
         }
         let (sectors, kind, parameters) = reply.target()?;
-        Some(Table {
-            sectors,
-            target: Target::of(&kind, &parameters),
-        })
+        Some(Table { sectors, target: Target::of(&kind, &parameters) })
     }
 }
 
 impl Target {
     fn of(kind: &str, parameters: &str) -> Target {
-        let below = parameters
-            .strip_suffix(" 0")
-            .and_then(|device| device.parse().ok());
+        let below = parameters.strip_suffix(" 0").and_then(|device| device.parse().ok());
         match (kind, below) {
             ("error", _) => Target::Error,
             ("linear", Some(device)) => Target::Linear(device),
@@ -318,106 +272,13 @@ impl Target {
     }
 }
 
-impl DeviceNumber {
-    /// DRBD's block devices (linux/major.h: registered as 147, "drbd").
-    pub const DRBD_MAJOR: u32 = 147;
-
-    /// The block device of a DRBD minor.
-    #[must_use]
-    pub fn drbd(minor: crate::ids::Minor) -> Self {
-        Self {
-            major: Self::DRBD_MAJOR,
-            minor: minor.0,
-        }
-    }
-
-    /// As blkback reads it from `physical-device`: hexadecimal, `MAJOR:minor`.
-    #[must_use]
-    pub fn to_hex(self) -> String {
-        format!("{:x}:{:x}", self.major, self.minor)
-    }
-
-    /// Reads the form of [`Self::to_hex`].
-    #[must_use]
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let (major, minor) = text.trim().split_once(':')?;
-        let number = |text| u32::from_str_radix(text, 16).ok();
-        Some(Self {
-            major: number(major)?,
-            minor: number(minor)?,
-        })
-    }
-
-    /// Reads and writes that the device has been given and has not ended (sysfs, `inflight`); 0 when it is gone.
-    #[must_use]
-    pub fn in_flight(self) -> u64 {
-        let counts =
-            fs::read_to_string(format!("/sys/dev/block/{self}/inflight")).unwrap_or_default();
-        counts
-            .split_whitespace()
-            .filter_map(|count| count.parse::<u64>().ok())
-            .sum()
-    }
-
-    /// linux/kdev_t.h, `new_decode_dev`: the minor's low byte, twelve bits of major, the rest of the minor.
-    fn from_kernel(device: u64) -> Self {
-        let bits = |shift: u32, mask: u64| u32::try_from((device >> shift) & mask).unwrap_or(0);
-        Self {
-            major: bits(8, 0xfff),
-            minor: bits(0, 0xff) | (bits(20, 0xfff) << 8),
-        }
-    }
-}
-
-/// Decimal, as the kernel and sysfs write it: `147:0`.
-impl fmt::Display for DeviceNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
-
-/// Text that is not `MAJOR:minor`.
-#[derive(Debug, thiserror::Error)]
-#[error("Not a device number")]
-pub struct NotADeviceNumber;
-
-impl FromStr for DeviceNumber {
-    type Err = NotADeviceNumber;
-
-    fn from_str(text: &str) -> Result<Self, NotADeviceNumber> {
-        let (major, minor) = text.trim().split_once(':').ok_or(NotADeviceNumber)?;
-        let number = |text: &str| text.parse().map_err(|_| NotADeviceNumber);
-        Ok(Self {
-            major: number(major)?,
-            minor: number(minor)?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_and_written_in_every_form() {
-        let drbd = DeviceNumber::drbd(crate::ids::Minor(1000));
-        assert_eq!(drbd.to_hex(), "93:3e8");
-        assert_eq!(drbd.to_string(), "147:1000");
-        assert_eq!(DeviceNumber::from_hex("93:3e8"), Some(drbd));
-        assert_eq!("147:1000\n".parse::<DeviceNumber>().ok(), Some(drbd));
-        assert_eq!(
-            DeviceNumber::from_kernel(0xe8 | (147 << 8) | (3 << 20)),
-            drbd
-        );
-        assert_eq!(DeviceNumber::from_hex("93"), None);
-    }
-
-    #[test]
     fn targets_are_told_apart() {
-        let below = DeviceNumber {
-            major: 147,
-            minor: 0,
-        };
+        let below = DeviceNumber { major: 147, minor: 0 };
         assert_eq!(Target::of("linear", "147:0 0"), Target::Linear(below));
         assert_eq!(Target::of("error", ""), Target::Error);
         assert!(matches!(Target::of("linear", "147:0 8"), Target::Other(_)));
@@ -425,9 +286,6 @@ mod tests {
 
     #[test]
     fn long_names_are_refused_before_the_kernel_sees_them() {
-        assert!(matches!(
-            about(&"n".repeat(128)),
-            Err(Error::NameTooLong { .. })
-        ));
+        assert!(matches!(about(&"n".repeat(128)), Err(Error::NameTooLong { .. })));
     }
 }

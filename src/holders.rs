@@ -32,11 +32,7 @@ pub enum Holder {
 pub fn holders(device: DeviceNumber) -> Vec<Holder> {
     let stacked = stacked_devices(device).into_iter();
     let mounted = mounts(device).into_iter();
-    stacked
-        .chain(mounted)
-        .chain(processes(device))
-        .take(NAMED_MAX)
-        .collect()
+    stacked.chain(mounted).chain(processes(device)).take(NAMED_MAX).collect()
 }
 
 /// The devices stacked on this one (sysfs, `holders`); a device-mapper device by the name it was given.
@@ -44,18 +40,11 @@ fn stacked_devices(device: DeviceNumber) -> Vec<Holder> {
     let Ok(entries) = fs::read_dir(format!("/sys/dev/block/{device}/holders")) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .map(|entry| Holder::Device(given_name(&entry.path())))
-        .collect()
+    entries.flatten().map(|entry| Holder::Device(given_name(&entry.path()))).collect()
 }
 
 fn given_name(holder: &Path) -> String {
-    let kernel_name = holder
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let kernel_name = holder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     fs::read_to_string(holder.join("dm/name")).map_or(kernel_name, |name| name.trim().to_owned())
 }
 
@@ -63,36 +52,22 @@ fn given_name(holder: &Path) -> String {
 fn mounts(device: DeviceNumber) -> Vec<Holder> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let number = device.to_string();
-    let fields = table
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let on_device = fields.filter(|fields| fields.get(2) == Some(&number.as_str()));
-    on_device
-        .filter_map(|fields| {
-            fields
-                .get(4)
-                .map(|point| Holder::Mount((*point).to_owned()))
-        })
-        .collect()
+    on_device.filter_map(|fields| fields.get(4).map(|point| Holder::Mount((*point).to_owned()))).collect()
 }
 
 fn processes(device: DeviceNumber) -> impl Iterator<Item = Holder> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(move |&pid| has_open(pid, device))
-        .map(|pid| Holder::Process {
-            pid,
-            comm: comm(pid),
-        })
+    pids.filter(move |&pid| has_open(pid, device)).map(|pid| Holder::Process { pid, comm: comm(pid) })
 }
 
 fn has_open(pid: u32, device: DeviceNumber) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false; // it has ended
     };
-    entries
-        .flatten()
-        .any(|entry| is_device(&entry.path(), device))
+    entries.flatten().any(|entry| is_device(&entry.path(), device))
 }
 
 fn is_device(path: &Path, device: DeviceNumber) -> bool {
@@ -101,10 +76,7 @@ fn is_device(path: &Path, device: DeviceNumber) -> bool {
 }
 
 fn comm(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 impl fmt::Display for Holder {
@@ -123,11 +95,7 @@ pub fn describe(holders: &[Holder]) -> String {
     if holders.is_empty() {
         return "nobody that shows; a domain's block backend, perhaps".to_owned();
     }
-    holders
-        .iter()
-        .map(Holder::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -136,23 +104,14 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_has_no_holders() {
-        let nowhere = DeviceNumber {
-            major: 147,
-            minor: 999_999,
-        };
+        let nowhere = DeviceNumber { major: 147, minor: 999_999 };
         assert_eq!(holders(nowhere), Vec::new());
         assert!(describe(&[]).contains("block backend"));
     }
 
     #[test]
     fn holders_are_named() {
-        let found = [
-            Holder::Process {
-                pid: 7,
-                comm: "dd".into(),
-            },
-            Holder::Device("bascule-r0-0".into()),
-        ];
+        let found = [Holder::Process { pid: 7, comm: "dd".into() }, Holder::Device("bascule-r0-0".into())];
         assert_eq!(describe(&found), "process 7 (dd), device bascule-r0-0");
     }
 }

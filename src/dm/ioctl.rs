@@ -55,16 +55,11 @@ pub(super) struct Message {
 impl Message {
     /// A message about the device `name`, without data.
     pub(super) fn about(name: &str) -> Message {
-        let mut message = Message {
-            bytes: vec![0; HEADER_LEN + REPLY_LEN],
-        };
+        let mut message = Message { bytes: vec![0; HEADER_LEN + REPLY_LEN] };
         for (i, number) in VERSION.into_iter().enumerate() {
             message.put_u32(i * 4, number);
         }
-        message.put_u32(
-            12,
-            u32::try_from(HEADER_LEN + REPLY_LEN).unwrap_or(u32::MAX),
-        );
+        message.put_u32(12, u32::try_from(HEADER_LEN + REPLY_LEN).unwrap_or(u32::MAX));
         message.put_u32(16, u32::try_from(HEADER_LEN).unwrap_or(u32::MAX));
         message.put_text(48, name, NAME_LEN_MAX);
         message
@@ -120,11 +115,7 @@ impl Message {
         if self.u32(20) == 0 || data < HEADER_LEN || data + SPEC_LEN > self.bytes.len() {
             return None;
         }
-        Some((
-            self.u64(data + 8),
-            self.text(data + 24, 16),
-            self.text(data + SPEC_LEN, REPLY_LEN),
-        ))
+        Some((self.u64(data + 8), self.text(data + 24, 16), self.text(data + SPEC_LEN, REPLY_LEN)))
     }
 
     /// Sends the message and takes the kernel's answer in its place. A signal does not end it.
@@ -138,15 +129,8 @@ impl Message {
         }
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "no crate of the workspace wraps this ioctl; see the module's comment"
-    )]
-    fn ioctl(
-        &mut self,
-        control: &File,
-        request: nix::sys::ioctl::ioctl_num_type,
-    ) -> Result<(), Errno> {
+    #[expect(unsafe_code, reason = "no crate of the workspace wraps this ioctl; see the module's comment")]
+    fn ioctl(&mut self, control: &File, request: nix::sys::ioctl::ioctl_num_type) -> Result<(), Errno> {
         // SAFETY: `request` takes a pointer to a struct dm_ioctl (dm-ioctl.h). The buffer lives through the call and is
         // as long as its `data_size` says, which is all that the kernel reads or writes (drivers/md/dm-ioctl.c, copy_params).
         let rc = unsafe { libc::ioctl(control.as_raw_fd(), request, self.bytes.as_mut_ptr()) };
@@ -182,10 +166,7 @@ impl Message {
     fn text(&self, at: usize, len_max: usize) -> String {
         let end = (at + len_max).min(self.bytes.len());
         let field = &self.bytes[at..end];
-        let len = field
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(field.len());
+        let len = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
         String::from_utf8_lossy(&field[..len]).into_owned()
     }
 }
@@ -198,10 +179,7 @@ mod tests {
     fn a_table_stands_where_the_kernel_reads_it() {
         let message = Message::about("bascule-r0-0").with_target(2048, "linear", "147:0 0");
         assert_eq!(&message.bytes[48..61], b"bascule-r0-0\0");
-        assert_eq!(
-            message.target(),
-            Some((2048, "linear".into(), "147:0 0".into()))
-        );
+        assert_eq!(message.target(), Some((2048, "linear".into(), "147:0 0".into())));
         assert_eq!(usize::try_from(message.u32(12)), Ok(message.bytes.len()));
     }
 
@@ -215,10 +193,7 @@ mod tests {
 
     #[test]
     fn the_codes_are_the_header_s() {
-        assert_eq!(
-            nix::request_code_readwrite!(DM_IOCTL, Command::Create as u8, HEADER_LEN),
-            0xc138_fd03
-        );
+        assert_eq!(nix::request_code_readwrite!(DM_IOCTL, Command::Create as u8, HEADER_LEN), 0xc138_fd03);
     }
 
     #[test]

@@ -67,9 +67,7 @@ pub enum Error {
         source: xenstore::Error,
     },
     /// A backend went on working until the deadline.
-    #[error(
-        "Block backend {vdev} of domain {domid} is still busy ({in_flight} requests under way)"
-    )]
+    #[error("Block backend {vdev} of domain {domid} is still busy ({in_flight} requests under way)")]
     Busy {
         /// The domain.
         domid: DomId,
@@ -93,10 +91,7 @@ pub fn backends(xenstore: &Xenstore, domid: DomId) -> Result<Vec<BlockBackend>, 
 /// # Errors
 /// [`Error::Xenstore`].
 pub fn all_backends(xenstore: &Xenstore) -> Result<Vec<BlockBackend>, Error> {
-    let read = |source| Error::Xenstore {
-        domid: DomId(0),
-        source,
-    };
+    let read = |source| Error::Xenstore { domid: DomId(0), source };
     let names = xenstore.directory(BACKENDS).map_err(read)?;
     let domids = names.iter().filter_map(|name| name.parse().ok().map(DomId));
     let mut all = Vec::new();
@@ -110,17 +105,10 @@ fn read_backends(xenstore: &Xenstore, domid: DomId) -> Result<Vec<BlockBackend>,
     let names = xenstore.directory(&format!("{BACKENDS}/{domid}"))?;
     let mut devids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     devids.sort_unstable();
-    devids
-        .into_iter()
-        .map(|devid| read_backend(xenstore, domid, devid))
-        .collect()
+    devids.into_iter().map(|devid| read_backend(xenstore, domid, devid)).collect()
 }
 
-fn read_backend(
-    xenstore: &Xenstore,
-    domid: DomId,
-    devid: u32,
-) -> Result<BlockBackend, xenstore::Error> {
+fn read_backend(xenstore: &Xenstore, domid: DomId, devid: u32) -> Result<BlockBackend, xenstore::Error> {
     let read = |node: &str| {
         let value = xenstore.read(&format!("{BACKENDS}/{domid}/{devid}/{node}"))?;
         Ok(value.unwrap_or_default())
@@ -195,17 +183,8 @@ impl BlockBackend {
     /// What it has processed, or `None` when it is not (or no more) connected.
     #[must_use]
     pub fn statistics(&self) -> Option<Statistics> {
-        let folder = format!(
-            "/sys/bus/xen-backend/devices/vbd-{}-{}/statistics",
-            self.domid, self.devid
-        );
-        let read = |name: &str| {
-            fs::read_to_string(format!("{folder}/{name}"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        };
+        let folder = format!("/sys/bus/xen-backend/devices/vbd-{}-{}/statistics", self.domid, self.devid);
+        let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok()?.trim().parse().ok();
         Some(Statistics {
             read_requests: read("rd_req")?,
             write_requests: read("wr_req")?,
@@ -231,11 +210,7 @@ impl BlockBackend {
 
 /// The `stat` files of the backends' kernel threads, one for each ring (drivers/block/xen-blkback/xenbus.c, `blkback_name`).
 fn threads(backends: &[BlockBackend]) -> Vec<PathBuf> {
-    let serves_one = |comm: &str| {
-        backends
-            .iter()
-            .any(|backend| serves(comm, backend.domid, &backend.vdev))
-    };
+    let serves_one = |comm: &str| backends.iter().any(|backend| serves(comm, backend.domid, &backend.vdev));
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let folders = entries.map(|entry| entry.path());
     let ours = folders.filter(|folder| {
@@ -258,9 +233,7 @@ fn is_asleep(stat: &Path) -> bool {
     let Ok(text) = fs::read_to_string(stat) else {
         return true;
     };
-    let state = text
-        .rsplit_once(") ")
-        .and_then(|(_, fields)| fields.chars().next());
+    let state = text.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
     matches!(state, Some('S' | 'I'))
 }
 
@@ -291,10 +264,7 @@ mod tests {
             vdev: "xvda".into(),
             target: "r0".into(),
             script: String::new(),
-            device: Some(DeviceNumber {
-                major: 147,
-                minor: 999_999,
-            }),
+            device: Some(DeviceNumber { major: 147, minor: 999_999 }),
             state: 0,
         };
         assert_eq!(backend.path(), "backend/vbd/32000/51712");
