@@ -5,9 +5,9 @@
 
 pub mod admission;
 pub mod daemon;
+pub mod dm;
 pub mod domcfg;
 pub mod drbd;
-pub mod dm;
 pub mod handover;
 pub mod holders;
 pub mod host;

@@ -34,10 +34,10 @@ pub mod pair;
 
 mod command;
 
-pub use lab_guest::wire::Order;
 pub use host::{ensure_packages, ensure_supported};
 pub use keeper::run as run_keeper;
 pub use lab::{Lab, Options, Status};
+pub use lab_guest::wire::Order;
 pub use layout::Layout;
 pub use node::{Node, Output, Spawned};
 pub use qemu::DiskCache;
