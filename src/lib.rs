@@ -3,27 +3,45 @@
 //! The modules stand in the order in which a migration passes through them; ARCHITECTURE.md tells one `migrate` call
 //! from end to end. The library never prints and never exits.
 
-pub mod admission;
-pub mod daemon;
-pub mod dm;
 pub mod domcfg;
-pub mod drbd;
-pub mod handover;
-pub mod holders;
-pub mod host;
-pub mod hotplug;
 pub mod ids;
-pub mod layer;
-pub mod migrate;
+
+// The story, both ends.
 pub mod plan;
+
 pub mod preflight;
+
+pub mod migrate;
+
 pub mod protocol;
-pub mod receive;
-pub mod replication;
-pub mod report;
-pub mod role;
-pub mod stream;
-pub mod toolstack;
 pub mod transport;
-mod wait;
+
+pub mod stream;
+
+pub mod receive;
+
+pub mod handover;
+
+pub mod report;
+
+pub mod daemon;
+
+// What it stands on: two traits, and who implements them.
+pub mod host;
+
+pub mod replication;
+pub mod toolstack;
+
+pub mod drbd;
 pub mod xen;
+
+// The right to write a volume on this host, and the programs that libxl runs for it.
+pub mod admission;
+pub mod dm;
+pub mod holders;
+pub mod layer;
+pub mod role;
+
+pub mod hotplug;
+
+mod wait;
