@@ -51,6 +51,16 @@ impl Drbd {
         Ok(drbd_nl::Target { resource: volume.resource.clone(), minor: self.known(volume)?.minor.0 })
     }
 
+    /// Waits until the peer is not Primary, or not there. DRBD refuses a second Primary by itself, but not where the
+    /// configuration permits two for good.
+    fn await_peer(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
+        let let_go = poll_until(deadline, || match self.known(volume) {
+            Ok(state) if state.connected && state.peer_primary => None,
+            looked => Some(looked.map(drop)),
+        });
+        let_go.unwrap_or_else(|| Err(format!("{volume} is still Primary on the peer").into()))
+    }
+
     fn layer(&self, volume: &VolumeId) -> Result<Layer, Error> {
         Layer::find(volume)?.ok_or_else(|| format!("Volume {volume} has no layer of ours").into())
     }
@@ -130,6 +140,7 @@ impl Replication for Drbd {
 
     fn retake(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
         let target = self.target(volume)?;
+        self.await_peer(volume, deadline)?;
         role::promote_with_retry(&mut self.netlink(), &target, Patience::WaitForPeer, deadline)?;
         let sectors = self.known(volume)?.size_sectors;
         Ok(self.layer(volume)?.give_back(Minor(target.minor), sectors)?)

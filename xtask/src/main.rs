@@ -1,5 +1,6 @@
 //! The entry points of the repository: `cargo xtask demo`, `test`, `bench`, `lab …` and `uml`.
 
+mod bench;
 mod demo;
 mod lab;
 mod say;
@@ -22,22 +23,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Our programs beside what users have today: times, bytes and ratios, measured in the lab.
+    Bench(bench::Arguments),
     /// The main job, step by step: a domain on DRBD is created and moved live between two Xen hosts.
     Demo(demo::Arguments),
     /// Two Xen dom0s with DRBD between them, under QEMU.
     Lab(lab::Arguments),
     /// Format, lints, unit tests, DRBD in user-mode Linux, and the tests that need the lab.
     Test(test::Arguments),
-    /// The tests against the real DRBD module in user-mode Linux.
+    /// The tests against the real DRBD module and device-mapper in user-mode Linux.
     Uml,
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::run(arguments),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Task::Uml => uml::run().map(|()| ExitCode::SUCCESS),
+        Task::Uml => uml::run(&mut |_| {}).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         fail(&error);

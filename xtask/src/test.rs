@@ -50,7 +50,10 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
             cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
         })?;
         report.part("unit tests", || cargo(&["test", "--quiet", "--workspace"]))?;
-        report.part("DRBD in user-mode Linux", || uml::run().map(|()| Counts::default()))?;
+        report.part("DRBD in user-mode Linux", || {
+            let mut counts = Counts::default();
+            uml::run(&mut |line| counts.add(line)).map(|()| counts)
+        })?;
     }
     report.part("tests in the lab", || in_the_lab(arguments))
 }

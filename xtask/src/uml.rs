@@ -1,4 +1,5 @@
-//! `cargo xtask uml`: drbd-nl's tests against the real DRBD module, in a user-mode Linux.
+//! `cargo xtask uml`: the tests against the real DRBD module and device-mapper, in a user-mode Linux: drbd-nl's, and those of our
+//! layer and of `block-drbd`.
 //!
 //! Debian's package `user-mode-linux` is a kernel that runs as an ordinary process, with `drbd.ko` beside it; nothing is installed and nothing is loaded into
 //! this machine's kernel. It boots from this machine's own file system, with a first process of ours (`drbd-nl/tests/uml/init.rs`) that runs the tests and
@@ -25,22 +26,27 @@ use nix::{
 use crate::say::{answer, say};
 
 /// How long the tests may take, boot and power-off included; without any trouble they need less than a tenth.
-const RUN_MAX: Duration = Duration::from_secs(120);
+const RUN_MAX: Duration = Duration::from_secs(400);
 const DISKS: u8 = 4;
 /// Room for DRBD's metadata and a little data.
 const DISK_BYTES: u64 = 32 * 1024 * 1024;
 const MEMORY: &str = "512M";
 const SCRATCH: &str = "bascule-uml-";
 
-/// Runs the tests and shows what they print.
-pub(crate) fn run() -> Result<()> {
+/// The test programs that run inside, each in a boot of its own, as package and test target.
+const SUITES: [(&str, &str); 2] = [("drbd-nl", "uml"), ("bascule-xen", "volumes")];
+
+/// Runs the tests and shows what they print; `heard` gets each line, too.
+pub(crate) fn run(heard: &mut dyn FnMut(&str)) -> Result<()> {
     let kernel = Kernel::get()?;
     let drbdmeta = drbdmeta()?;
-    let programs = Programs::build()?;
-    let directory = Scratch::make()?;
-    let child = boot(&kernel, &drbdmeta, &programs, &directory)?;
-    let code = watch(child)?;
-    ensure!(code == 0, "the tests in user-mode Linux ended with {code}");
+    for (package, suite) in SUITES {
+        let programs = Programs::build(package, suite)?;
+        let directory = Scratch::make()?;
+        let child = boot(&kernel, &drbdmeta, &programs, &directory)?;
+        let code = watch(child, heard)?;
+        ensure!(code == 0, "{suite} of {package} in user-mode Linux ended with {code}");
+    }
     Ok(())
 }
 
@@ -133,20 +139,20 @@ struct Programs {
 }
 
 impl Programs {
-    fn build() -> Result<Programs> {
-        say("uml: building the tests");
-        let test = executable(&["test", "--no-run", "--test", "uml"])?;
-        let init = executable(&["build", "--example", "uml_init"])?;
+    fn build(package: &str, suite: &str) -> Result<Programs> {
+        say(&format!("uml: building {suite} of {package}"));
+        let test = executable(package, &["test", "--no-run", "--test", suite])?;
+        let init = executable("drbd-nl", &["build", "--example", "uml_init"])?;
         Ok(Programs { init, test })
     }
 }
 
-/// The program that a cargo command builds for drbd-nl: the last executable that it tells about.
-fn executable(arguments: &[&str]) -> Result<PathBuf> {
+/// The program that a cargo command builds for a package: the last executable that it tells about.
+fn executable(package: &str, arguments: &[&str]) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(arguments)
-        .args(["--package", "drbd-nl", "--message-format", "json-render-diagnostics"])
+        .args(["--package", package, "--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
@@ -223,7 +229,7 @@ fn word(name: &str, value: &OsStr) -> std::ffi::OsString {
 }
 
 /// Shows the console and waits for the first process's last line; `Err` when it never comes.
-fn watch(mut child: Child) -> Result<i32> {
+fn watch(mut child: Child, heard: &mut dyn FnMut(&str)) -> Result<i32> {
     let console = child.stdout.take().context("no console")?;
     let lines = lines_of(console);
     let deadline = Instant::now() + RUN_MAX;
@@ -231,7 +237,10 @@ fn watch(mut child: Child) -> Result<i32> {
     while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         match line.strip_prefix("uml: exit ") {
             Some(found) => code = found.trim().parse().ok(),
-            None => answer(&line),
+            None => {
+                answer(&line);
+                heard(&line);
+            }
         }
     }
     end(&mut child, code.is_some())?;
