@@ -213,6 +213,8 @@ fn boot(kernel: &Kernel, drbdmeta: &Path, programs: &Programs, directory: &Scrat
         command.arg(word(&format!("ubd{disk}"), directory.disk(disk).as_os_str()));
     }
     command.arg(word("init", programs.init.as_os_str()));
+    // No colours: the results are counted.
+    command.arg(word("TERM", OsStr::new("dumb")));
     command.arg(word("UML_TEST", programs.test.as_os_str()));
     command.arg(word("UML_MODULES", kernel.modules.as_os_str()));
     command.arg(word("UML_DRBDMETA", drbdmeta.as_os_str()));
