@@ -3,6 +3,8 @@
 //! Each phase is a struct that owns the one before; what failed before GO takes everything back and leaves the domain
 //! running here. [`Released::go`] is the point of no return: after it there is an [`Outcome`], never a `Result`.
 
+mod retire;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use crate::protocol::{
     self, Finding, Go, Handover, Hello, Kept, Message, Released as ReleasedMessage, Started, Stream, Welcome,
 };
 use crate::replication::{Counters, VolumeState};
-use crate::report::{Event, Phase, Receipt, Report, SingleWriter, Times};
+use crate::report::{Event, Phase, Receipt, Report};
 use crate::stream::{self, Cancel, Streamed};
 use crate::toolstack::{Error, RunState};
 use crate::transport::Channel;
@@ -241,6 +243,8 @@ struct Released<'a> {
     /// The destination's report, and when it came.
     started: Option<(Started, Instant)>,
     bytes: u64,
+    /// Sectors that the destination had sent when the witnesses were asked.
+    destination_sectors: u64,
 }
 
 /// A volume's counters at one moment.
@@ -259,7 +263,16 @@ impl<'a> Sent<'a> {
         };
         let Sent { cleared, streamed } = self;
         let now = Instant::now();
-        Ok(Released { cleared, streamed, samples, released_at: now, ready_at: now, started: None, bytes: 0 })
+        Ok(Released {
+            cleared,
+            streamed,
+            samples,
+            released_at: now,
+            ready_at: now,
+            started: None,
+            bytes: 0,
+            destination_sectors: 0,
+        })
     }
 
     fn try_release(&self) -> Result<Vec<Sample>, Error> {
@@ -372,16 +385,17 @@ impl Released<'_> {
         let Cleared { run, plan, .. } = &self.cleared;
         run.phase(Phase::Handover);
         let name = &plan.facts.name;
-        let verdict = self.samples.iter().try_for_each(|sample| verify_volume(*run, plan.handover, sample));
-        let renamed = verdict.and_then(|()| match run.cancel.requested() {
-            true => Ok(false),
-            false => run.host.toolstack.rename(plan.domid, name, &plan::migrated_away_name(name)).map(|()| true),
+        let verdict: Result<u64, Error> =
+            self.samples.iter().map(|sample| verify_volume(*run, plan.handover, sample)).sum();
+        let renamed = verdict.and_then(|sectors| {
+            self.destination_sectors = sectors;
+            if run.cancel.requested() {
+                return Ok(SourceEvent::Cancelled);
+            }
+            run.host.toolstack.rename(plan.domid, name, &plan::migrated_away_name(name))?;
+            Ok(SourceEvent::Verified)
         });
-        match renamed {
-            Ok(true) => SourceEvent::Verified,
-            Ok(false) => SourceEvent::Cancelled,
-            Err(error) => SourceEvent::Refuted(chain(error.as_ref())),
-        }
+        renamed.unwrap_or_else(|error| SourceEvent::Refuted(chain(error.as_ref())))
     }
 
     /// The point of no return.
@@ -424,119 +438,15 @@ impl Released<'_> {
         );
         Outcome::Indeterminate { reason, advice }
     }
-
-    /// Step 9: the domain lives at the destination; what is left of it here goes. Failures are told, not undone.
-    fn retire(self) -> Outcome {
-        let Cleared { run, plan, .. } = &self.cleared;
-        run.phase(Phase::Retire);
-        let mut warnings = Vec::new();
-        let both_primary_from = self.released_at;
-        if let Err(error) = self.destroy() {
-            warnings.push(format!(
-                "The suspended copy could not be destroyed ({}). Here: bascule destroy {}",
-                chain(error.as_ref()),
-                plan.domid
-            ));
-        }
-        let demoted_at = Instant::now();
-        if let Err(error) = self.forbid_two_primaries() {
-            warnings.push(format!(
-                "Two Primaries may still be allowed ({}). Look at bascule status",
-                chain(error.as_ref())
-            ));
-        }
-        let both_primary = match plan.handover {
-            Handover::Single => Duration::ZERO,
-            Handover::Dual => demoted_at - both_primary_from,
-        };
-        let single_writer =
-            SingleWriter { both_primary, source_sectors: self.source_sectors(&mut warnings), destination_sectors: 0 };
-        Outcome::Moved(Box::new(self.receipt(single_writer, warnings)))
-    }
-
-    fn destroy(&self) -> Result<(), Error> {
-        let Cleared { run, plan, .. } = &self.cleared;
-        if plan.handover == Handover::Single {
-            plan.volume_ids().try_for_each(|volume| run.host.replication.abandon(volume))?;
-        }
-        run.host.toolstack.destroy(plan.domid)?;
-        let deadline = Instant::now() + plan.request.timeouts.volumes;
-        plan.volume_ids().try_for_each(|volume| run.host.replication.demote(volume, deadline))
-    }
-
-    fn forbid_two_primaries(&self) -> Result<(), Error> {
-        let Cleared { run, plan, .. } = &self.cleared;
-        let deadline = Instant::now() + plan.request.timeouts.volumes;
-        let forbidden_before = plan.volumes.iter().filter(|volume| !volume.state.two_primaries);
-        let mut resources: Vec<&str> = forbidden_before.map(|volume| volume.state.id.resource.as_str()).collect();
-        resources.dedup();
-        match plan.handover {
-            Handover::Single => Ok(()),
-            Handover::Dual => resources
-                .into_iter()
-                .try_for_each(|resource| run.host.replication.allow_two_primaries(resource, false, deadline)),
-        }
-    }
-
-    /// Sectors that this host has sent since the domain was suspended, over all volumes.
-    fn source_sectors(&self, warnings: &mut Vec<String>) -> u64 {
-        let sent = |sample: &Sample| -> Result<u64, Error> {
-            let now = volume_state(self.cleared.run, &sample.volume)?.counters;
-            Ok(now.sent.saturating_sub(sample.counters.sent))
-        };
-        let total = self.samples.iter().map(sent).sum::<Result<u64, Error>>();
-        total.unwrap_or_else(|error| {
-            warnings.push(format!("The counters could not be read at the end: {}", chain(error.as_ref())));
-            0
-        })
-    }
-
-    fn receipt(&self, single_writer: SingleWriter, warnings: Vec<String>) -> Receipt {
-        let plan = &self.cleared.plan;
-        let started = self.started.as_ref().map(|(started, _)| started);
-        Receipt {
-            id: plan.id,
-            domain: plan.facts.name.clone(),
-            source: self.cleared.run.host.node.into(),
-            destination: self.cleared.destination.clone(),
-            domid: started.map_or(0, |started| started.domid),
-            handover: plan.handover,
-            rounds: self.streamed.rounds,
-            bytes: self.bytes,
-            times: self.times(Instant::now()),
-            single_writer,
-            warnings,
-        }
-    }
-
-    fn times(&self, ended_at: Instant) -> Times {
-        let (begun, cleared_at) = (self.cleared.run.begun, self.cleared.cleared_at);
-        let Streamed { suspended_at, ended_at: streamed_at, .. } = self.streamed;
-        let (started, started_at) = match &self.started {
-            Some((started, at)) => (started.downtime_us, *at),
-            None => (0, ended_at),
-        };
-        Times {
-            preflight: cleared_at - begun,
-            precopy: suspended_at - cleared_at,
-            stop_and_copy: streamed_at - suspended_at,
-            release: self.released_at - streamed_at,
-            attach: self.ready_at - self.released_at,
-            handover: started_at - self.ready_at,
-            retire: ended_at - started_at,
-            total: ended_at - begun,
-            downtime: started_at - suspended_at,
-            destination_downtime: Duration::from_micros(started),
-        }
-    }
 }
 
 fn lost(why: &str) -> SourceEvent {
     SourceEvent::Lost(format!("The destination is lost: {why}"))
 }
 
-/// The destination has the volume, both disks are good, and nobody has written since the sample.
-fn verify_volume(run: Run<'_>, handover: Handover, sample: &Sample) -> Result<(), Error> {
+/// The destination has the volume, both disks are good, and nobody has written since the sample. Gives the sectors that the
+/// destination has sent since then.
+fn verify_volume(run: Run<'_>, handover: Handover, sample: &Sample) -> Result<u64, Error> {
     let state = volume_state(run, &sample.volume)?;
     let id = &sample.volume;
     let expected_role = handover == Handover::Dual;
@@ -553,7 +463,7 @@ fn verify_volume(run: Run<'_>, handover: Handover, sample: &Sample) -> Result<()
         )
         .into());
     }
-    Ok(())
+    Ok(state.counters.received - sample.counters.received)
 }
 
 /// Between two looks at the user's wish while the destination builds its copy.
