@@ -387,18 +387,23 @@ impl Complete<'_> {
         Ended::Discarded(reason)
     }
 
-    /// The undo of the complete copy after GO: the source may have its domain back once the volumes are free.
+    /// The undo of the complete copy after GO: the source may have its domain back once the volumes are free. A copy that
+    /// cannot be destroyed is not returned: then the source must not go on by itself.
     fn give_back(self, reason: Error) -> Ended {
-        self.discard();
-        let _ = self.run.channel.send(Returned { reason: chain(reason.as_ref()) }, self.run.timeouts.offer);
+        if self.discard() {
+            let _ = self.run.channel.send(Returned { reason: chain(reason.as_ref()) }, self.run.timeouts.offer);
+        }
         Ended::Returned(reason)
     }
 
-    fn discard(&self) {
-        if let Err(error) = self.run.host.toolstack.destroy(self.domid) {
+    /// Whether the copy is gone.
+    fn discard(&self) -> bool {
+        let destroyed = self.run.host.toolstack.destroy(self.domid);
+        if let Err(error) = &destroyed {
             tracing::error!(domid = %self.domid, error = %chain(error.as_ref()), "the copy could not be destroyed");
         }
         release_volumes(self.run, &self.offer, &self.disks);
+        destroyed.is_ok()
     }
 
     fn disks_us(&self) -> u64 {
