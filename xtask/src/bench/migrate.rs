@@ -106,6 +106,7 @@ impl Bench {
         self.measure_link(report)?;
         for moves in turns(runs) {
             self.turn(Tools::Bascule, moves, report)?;
+            self.pair.reset()?;
             stock::with_stock(&self.pair, GUEST, || {
                 let done = self.turn(Tools::Stock, moves, report);
                 if done.is_err() {
@@ -124,9 +125,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Makes a domain and moves it in all ways that these tools have.
+    /// Makes a domain on a clean pair and moves it in all ways that these tools have.
     fn turn(&self, tools: Tools, moves: u32, report: &mut Report) -> anyhow::Result<()> {
-        self.pair.reset()?;
         let mut at = 1;
         self.pair.node(at).ok(&tools.create(GUEST))?;
         self.witness.wait_for_node(GUEST.name, at, HEARD_LIMIT)?;

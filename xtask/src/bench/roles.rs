@@ -23,8 +23,8 @@ use crate::say::say;
 ///
 /// A resource of one volume that no domain uses is made Primary and Secondary again on one node of the lab, alternately by
 /// `drbdadm primary` and `drbdadm secondary` and by a program that does the same through drbd-nl. Measured by the node's clock is the
-/// pair of commands, each from the shell's fork to its end; and, for drbd-nl, also the pair of requests within one process, which
-/// is what a migration pays.
+/// pair of commands, each from the shell's fork to its end; beside it a pair of programs that do nothing, because most of that is
+/// the start of a program; and, for drbd-nl, also the pair of requests within one process, which is what a migration pays.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Pairs of each kind
@@ -47,6 +47,7 @@ const PAIR_LIMIT: Duration = Duration::from_secs(10);
 struct Pairs {
     drbd_nl_ms: Vec<f64>,
     drbdadm_ms: Vec<f64>,
+    nothing_ms: Vec<f64>,
     drbd_nl_in_process_ms: Vec<f64>,
 }
 
@@ -72,11 +73,10 @@ fn measure(lab: &Lab, programs: &HashMap<String, PathBuf>, runs: u32) -> anyhow:
 fn measure_in(node: &Node, runs: u32) -> anyhow::Result<Pairs> {
     let limit = PAIR_LIMIT * runs * 2;
     let said = node.ok_for(&format!("bash -c {}", quoted(&script(runs))), limit)?;
-    let (drbd_nl_ms, drbdadm_ms) = by_program(&said).context("The node's shell measured nothing")?;
-    ensure!(drbd_nl_ms.len() == drbdadm_ms.len(), "Not as many pairs of each kind: {said}");
+    let [drbd_nl_ms, drbdadm_ms, nothing_ms] = by_program(&said).context("The node's shell measured nothing")?;
     let said = node.ok_for(&format!("{} {RESOURCE} {runs}", ROLE_PAIRS.1), limit)?;
     let in_process: Result<Vec<f64>, _> = said.lines().map(str::parse).collect();
-    Ok(Pairs { drbd_nl_ms, drbdadm_ms, drbd_nl_in_process_ms: in_process? })
+    Ok(Pairs { drbd_nl_ms, drbdadm_ms, nothing_ms, drbd_nl_in_process_ms: in_process? })
 }
 
 fn script(runs: u32) -> String {
@@ -90,20 +90,25 @@ for ((run = 0; run < {runs}; run++)); do
     drbdadm primary {RESOURCE}
     drbdadm secondary {RESOURCE}
     t2=$EPOCHREALTIME
-    echo "$t0 $t1 $t2"
+    /bin/true
+    /bin/true
+    t3=$EPOCHREALTIME
+    echo "$t0 $t1 $t2 $t3"
 done"#,
         role = ROLE.1
     )
 }
 
-/// Milliseconds of each program's pairs, from the times between them.
-fn by_program(said: &str) -> Option<(Vec<f64>, Vec<f64>)> {
-    let pair = |line: &str| {
+/// Milliseconds of the pairs of drbd-nl, drbdadm and true, from the times between them.
+fn by_program(said: &str) -> Option<[Vec<f64>; 3]> {
+    let mut pairs = [const { Vec::new() }; 3];
+    for line in said.lines() {
         let times: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
-        let [begin, between, end] = times[..] else { return None };
-        Some(((between - begin) * 1e3, (end - between) * 1e3))
-    };
-    said.lines().map(pair).collect()
+        let steps: [f64; 3] =
+            times.windows(2).map(|pair| (pair[1] - pair[0]) * 1e3).collect::<Vec<_>>().try_into().ok()?;
+        pairs.iter_mut().zip(steps).for_each(|(pairs, step)| pairs.push(step));
+    }
+    Some(pairs)
 }
 
 impl Pairs {
@@ -113,6 +118,7 @@ impl Pairs {
         let rows = [
             ("drbdadm, two processes", drbdadm),
             ("drbd-nl, two processes", of(&self.drbd_nl_ms)?),
+            ("nothing (true), two processes", of(&self.nothing_ms)?),
             ("drbd-nl, within one process", of(&self.drbd_nl_in_process_ms)?),
         ];
         let mut table = table(["primary + secondary by", "ms", "of drbdadm's", "n"].into_iter());
@@ -152,15 +158,22 @@ mod tests {
 
     #[test]
     fn the_times_between_are_of_one_program_each() {
-        let (drbd_nl, drbdadm) = by_program("10.000 10.025 10.525\n11.000 11.050 12.000\n").expect("times");
-        assert!((drbd_nl[0] - 25.0).abs() < 1e-6 && (drbdadm[1] - 950.0).abs() < 1e-6);
+        let said = "10.000 10.025 10.525 10.530\n11.000 11.050 12.000 12.020\n";
+        let [drbd_nl, drbdadm, nothing] = by_program(said).expect("times");
+        for (found, expected) in [(drbd_nl[0], 25.0), (drbdadm[1], 950.0), (nothing[1], 20.0)] {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
         assert_eq!(by_program("10.0 11.0\n"), None);
     }
 
     #[test]
     fn the_table_compares_with_drbdadm() {
-        let pairs =
-            Pairs { drbd_nl_ms: vec![50.0], drbdadm_ms: vec![1000.0, 1000.0], drbd_nl_in_process_ms: vec![4.0] };
+        let pairs = Pairs {
+            drbd_nl_ms: vec![50.0],
+            drbdadm_ms: vec![1000.0, 1000.0],
+            nothing_ms: vec![30.0],
+            drbd_nl_in_process_ms: vec![4.0],
+        };
         let text = pairs.text().expect("a table");
         assert!(text.contains("0.050") && text.contains("0.004"), "{text}");
     }

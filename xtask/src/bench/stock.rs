@@ -4,7 +4,7 @@ use anyhow::Context;
 use bascule_lab::Node;
 use bascule_lab::pair::{Guest, Pair};
 
-/// Runs `work` with the stock scripts in both nodes; whatever becomes of it, no domain is left and ours are back afterwards.
+/// Runs `work` with the stock scripts on a clean pair; whatever becomes of it, no domain is left and ours are back afterwards.
 pub(super) fn with_stock<T>(pair: &Pair, guest: Guest, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let switched = pair.lab().nodes().iter().try_for_each(|node| switch_on(node, guest));
     let done = switched.context("The stock scripts cannot be put in place").and_then(|()| work());

@@ -101,7 +101,11 @@ impl Comparison {
         let link = self.iperf.map_or("iperf3 has not measured the link".to_owned(), |iperf| {
             format!("iperf3 over the same link: {} MB/s, n = {}", with_ends(iperf, 1), iperf.n)
         });
-        format!("{}\n\n{}\n\n{link}.\n{LEGEND}", self.medians(), self.ratio_table())
+        let tables = match self.ratios.as_slice() {
+            [] => self.medians().to_string(),
+            _ => format!("{}\n\n{}", self.medians(), self.ratio_table()),
+        };
+        format!("{tables}\n\n{link}.\n{LEGEND}")
     }
 
     fn medians(&self) -> Table {
