@@ -30,10 +30,10 @@ use crate::say::say;
 ///
 /// The ways take turns, two moves at a time, so that the machine's mood is shared. For each move: the wall time of the command by the
 /// clock of the node that it runs on, the downtime as the guest's counter shows it, the bytes that the relocation nic sent,
-/// and the throughput of the memory stream; iperf3 over the same link, before and after, says what could be reached.
+/// and the throughput of the memory stream; iperf3 over the same link, before and after each turn, says what could be reached.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Moves of each kind; a run of all kinds takes about 5 minutes for two
+    /// Moves of each kind; two of each take about ten minutes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     #[command(flatten)]
@@ -62,6 +62,8 @@ pub(super) struct Move {
     pub(super) blackout: Blackout,
     /// The longest time in which the LAN heard nothing of the guest, from the command's start on, in seconds.
     pub(super) longest_silence_s: f64,
+    /// Numbers of the counter that the LAN never heard, although the guest counted them.
+    pub(super) unheard: usize,
     /// What the source's relocation nic sent, headers included, in MB of 10⁶ bytes.
     pub(super) link_mb: f64,
     /// Throughput of the memory stream, in MB/s.
@@ -102,11 +104,12 @@ struct Bench {
 
 impl Bench {
     fn measure(&self, runs: u32, report: &mut Report) -> anyhow::Result<()> {
-        self.pair.reset()?;
-        self.measure_link(report)?;
         for moves in turns(runs) {
+            self.pair.reset()?;
+            self.measure_link(report)?;
             self.turn(Tools::Bascule, moves, report)?;
             self.pair.reset()?;
+            self.measure_link(report)?;
             stock::with_stock(&self.pair, GUEST, || {
                 let done = self.turn(Tools::Stock, moves, report);
                 if done.is_err() {
@@ -149,7 +152,10 @@ impl Bench {
         let (source, destination) = (self.pair.node(from), self.pair.node(3 - from));
         way.prepare(&self.pair, destination)?;
         let begin = monotonic_now();
-        let measured = stopwatch::measure(source, &way.command(GUEST, destination), MIGRATION_LIMIT)?;
+        let measured = stopwatch::measure(source, &way.command(GUEST, destination), MIGRATION_LIMIT);
+        // Ctrl-C ends ssh's client too: what was asked for is worth more than how it ended.
+        self.interrupt.check()?;
+        let measured = measured?;
         ensure!(
             measured.status == 0,
             "{} from {} ended with {}:\n{}{}",
@@ -189,6 +195,7 @@ impl Bench {
             total_s: measured.total_s,
             blackout,
             longest_silence_s: story.longest_silence().length().as_secs_f64(),
+            unheard: story.missing().len(),
             link_mb: measured.link_bytes / 1e6,
             stream_mb_s: measured.stream_mb_s,
             receipt: receipt(&measured.output),

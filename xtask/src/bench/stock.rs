@@ -4,6 +4,8 @@ use anyhow::Context;
 use bascule_lab::Node;
 use bascule_lab::pair::{Guest, Pair};
 
+use crate::say::say;
+
 /// Runs `work` with the stock scripts on a clean pair; whatever becomes of it, no domain is left and ours are back afterwards.
 pub(super) fn with_stock<T>(pair: &Pair, guest: Guest, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let switched = pair.lab().nodes().iter().try_for_each(|node| switch_on(node, guest));
@@ -11,10 +13,11 @@ pub(super) fn with_stock<T>(pair: &Pair, guest: Guest, work: impl FnOnce() -> an
     // Its domains go while the scripts that made their devices are there.
     let cleaned = pair.reset().context("The pair could not be cleaned");
     let back = put_back(pair, guest);
-    let value = done?;
-    cleaned?;
-    back?;
-    Ok(value)
+    let tidied = back.and(cleaned);
+    if let (Err(_), Err(error)) = (&done, &tidied) {
+        say(&format!("{error:#}"));
+    }
+    done.and_then(|value| tidied.map(|()| value))
 }
 
 /// Puts our programs and the setting back, on both nodes although one may fail; nothing happens where they are.

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use bascule_lab::Node;
+use anyhow::{Context, ensure};
 use bascule_lab::node::quoted;
+use bascule_lab::{Node, Output};
 
 /// The nic of the relocation link in both nodes.
 const NIC: &str = "eth1";
@@ -32,8 +32,9 @@ pub(super) struct Measured {
 
 /// Runs a command line of bash's and measures it.
 pub(super) fn measure(node: &Node, command: &str, limit: Duration) -> anyhow::Result<Measured> {
-    let said = node.ok_for(&format!("bash -c {}", quoted(&script(command))), limit)?;
-    parse(&said).with_context(|| format!("{} measured nothing: {said}", node.name()))
+    let Output { status, stdout, stderr } = node.run_for(&format!("bash -c {}", quoted(&script(command))), limit)?;
+    ensure!(status == 0, "`{command}` on {} could not be measured ({status}): {}", node.name(), stderr.trim());
+    parse(&stdout).with_context(|| format!("{} measured nothing: {stdout}", node.name()))
 }
 
 /// Ends what [`measure`] has left running when its connection broke.
@@ -67,7 +68,8 @@ read status end </run/bench.end
 echo "$status $begin $end $before $after"
 printf '%s\n' "${{samples[@]}}"
 echo output
-cat /run/bench.out"#
+cat /run/bench.out
+rm -f /run/bench.fifo /run/bench.end /run/bench.out"#
     )
 }
 

@@ -12,7 +12,7 @@ use super::ways::{Load, Way};
 /// Everything that was measured.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
-    /// Throughput of the relocation link by iperf3, both directions, before and after, in MB/s.
+    /// Throughput of the relocation link by iperf3, both directions, before and after each turn, in MB/s.
     pub(super) iperf_mb_s: Vec<f64>,
     /// The moves in their order.
     pub(super) moves: Vec<Move>,
@@ -36,6 +36,7 @@ struct Row {
     way: Way,
     #[serde(flatten)]
     summaries: BTreeMap<&'static str, Summary>,
+    phases: BTreeMap<&'static str, Summary>,
 }
 
 /// One way's medians as parts of another's.
@@ -65,6 +66,10 @@ const METRICS: [Metric; 5] = [
     Metric { key: "link_mb", heading: "link MB", digits: 0, of: |moved| Some(moved.link_mb) },
     Metric { key: STREAM, heading: "stream MB/s", digits: 1, of: |moved| moved.stream_mb_s },
 ];
+
+/// What the receipt of `bascule migrate` says of its phases.
+const PHASES: [&str; 7] =
+    ["preflight_ms", "precopy_ms", "stop_and_copy_ms", "release_ms", "attach_ms", "handover_ms", "retire_ms"];
 
 /// Who is compared with whom.
 const RATIOS: [(Way, Way); 4] = [
@@ -98,14 +103,18 @@ impl Comparison {
 
     /// The tables.
     pub(super) fn text(&self) -> String {
+        let tables: Vec<String> = self.tables().iter().map(Table::to_string).collect();
         let link = self.iperf.map_or("iperf3 has not measured the link".to_owned(), |iperf| {
             format!("iperf3 over the same link: {} MB/s, n = {}", with_ends(iperf, 1), iperf.n)
         });
-        let tables = match self.ratios.as_slice() {
-            [] => self.medians().to_string(),
-            _ => format!("{}\n\n{}", self.medians(), self.ratio_table()),
-        };
-        format!("{tables}\n\n{link}.\n{LEGEND}")
+        format!("{}\n\n{link}.\n{LEGEND}", tables.join("\n\n"))
+    }
+
+    /// Those that have a row.
+    fn tables(&self) -> Vec<Table> {
+        let mut tables = vec![self.medians(), self.ratio_table(), self.phase_table()];
+        tables.retain(|table| !table.is_empty());
+        tables
     }
 
     fn medians(&self) -> Table {
@@ -139,13 +148,35 @@ impl Comparison {
         }
         align(table)
     }
+
+    /// Where the time of our own migrations goes, by their receipts.
+    fn phase_table(&self) -> Table {
+        let headings = PHASES.iter().map(|phase| phase.trim_end_matches("_ms"));
+        let mut table = table(["guest", "phases, ms"].into_iter().chain(headings));
+        for row in self.rows.iter().filter(|row| !row.phases.is_empty()) {
+            let mut cells = vec![row.load.label().to_owned(), row.way.label().to_owned()];
+            let median = |phase: &&str| row.phases.get(phase).map_or("-".to_owned(), |of| format!("{:.0}", of.median));
+            cells.extend(PHASES.iter().map(median));
+            table.add_row(cells);
+        }
+        align(table)
+    }
 }
 
 impl Row {
     fn of(moves: &[Move], load: Load, way: Way) -> Self {
         let of_kind = || moves.iter().filter(|moved| moved.load == load && moved.way == way);
         let summary = |metric: &Metric| Some((metric.key, Summary::of(of_kind().filter_map(metric.of))?));
-        Self { load, way, summaries: METRICS.iter().filter_map(summary).collect() }
+        let phase = |phase: &&'static str| {
+            let of_receipt = |moved: &Move| moved.receipt.as_ref()?.get(*phase)?.as_f64();
+            Some((*phase, Summary::of(of_kind().filter_map(of_receipt))?))
+        };
+        Self {
+            load,
+            way,
+            summaries: METRICS.iter().filter_map(summary).collect(),
+            phases: PHASES.iter().filter_map(phase).collect(),
+        }
     }
 }
 
@@ -197,6 +228,7 @@ mod tests {
             total_s,
             blackout: Blackout { downtime_s, stop_s: downtime_s },
             longest_silence_s: downtime_s,
+            unheard: 0,
             link_mb: 130.0,
             stream_mb_s: Some(40.0),
             receipt: None,
@@ -228,7 +260,16 @@ mod tests {
         let comparison = comparison();
         assert_eq!(comparison.rows.len(), 2);
         assert_eq!(comparison.ratios.len(), 1);
+        assert_eq!(comparison.tables().len(), 2);
         assert!(Comparison::of(Report::default()).is_empty());
+    }
+
+    #[test]
+    fn the_phases_are_those_of_the_receipts() {
+        let receipt = Some(serde_json::json!({ "precopy_ms": 3210.9, "attach_ms": 400.0 }));
+        let moves = vec![Move { receipt, ..moved(Way::Bascule, 4.0, 0.5) }];
+        let text = Comparison::of(Report { iperf_mb_s: vec![], moves }).text();
+        assert!(text.contains("3211") && text.contains("iperf3 has not measured the link"), "{text}");
     }
 
     #[test]
