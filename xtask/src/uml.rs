@@ -141,29 +141,28 @@ struct Programs {
 impl Programs {
     fn build(package: &str, suite: &str) -> Result<Programs> {
         say(&format!("uml: building {suite} of {package}"));
-        let test = executable(package, &["test", "--no-run", "--test", suite])?;
-        let init = executable("drbd-nl", &["build", "--example", "uml_init"])?;
+        let test = executable(package, suite, &["test", "--no-run", "--test"])?;
+        let init = executable("drbd-nl", "uml_init", &["build", "--example"])?;
         Ok(Programs { init, test })
     }
 }
 
-/// The program that a cargo command builds for a package: the last executable that it tells about.
-fn executable(package: &str, arguments: &[&str]) -> Result<PathBuf> {
+/// The program that a cargo command builds of one target of a package; it may build the package's others, too.
+fn executable(package: &str, target: &str, arguments: &[&str]) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(arguments)
-        .args(["--package", package, "--message-format", "json-render-diagnostics"])
+        .args([target, "--package", package, "--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    ensure!(output.status.success(), "cargo {} failed", arguments.join(" "));
+    ensure!(output.status.success(), "cargo {} {target} failed", arguments.join(" "));
     let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let mut executables =
-        messages.filter_map(|message: serde_json::Value| Some(message["executable"].as_str()?.to_owned()));
-    executables
-        .next_back()
-        .map(PathBuf::from)
-        .with_context(|| format!("cargo {} built no program", arguments.join(" ")))
+    let mut executables = messages
+        .filter(|message: &serde_json::Value| message["target"]["name"] == target)
+        .filter_map(|message| Some(message["executable"].as_str()?.to_owned()));
+    let built = executables.next().map(PathBuf::from);
+    built.with_context(|| format!("cargo {} {target} built no program", arguments.join(" ")))
 }
 
 /// A directory with the disks, removed in the end.
