@@ -117,12 +117,12 @@ mod tests {
     fn only_debians_own_suites_are_taken() {
         let policy = "Package files:\n 100 /var/lib/dpkg/status\n     release a=now\n \
             500 https://example.org/pg bookworm/main amd64 Packages\n     release o=Somebody,n=bookworm,c=main\n \
-            500 http://deb.debian.org/debian bookworm/main amd64 Packages\n     release v=12.15,o=Debian,n=bookworm,c=main\n \
-            500 http://deb.debian.org/debian trixie/main amd64 Packages\n     release v=13,o=Debian,n=trixie,c=main\n";
+            500 http://mirror.example/debian bookworm/main amd64 Packages\n     release v=12.15,o=Debian,n=bookworm,c=main\n \
+            500 http://mirror.example/debian trixie/main amd64 Packages\n     release v=13,o=Debian,n=trixie,c=main\n";
         assert_eq!(
             sources_in(policy),
             [
-                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main"
+                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main"
             ]
         );
     }
