@@ -85,6 +85,7 @@ impl Lab {
 
     fn start(&self, options: &Options) -> anyhow::Result<()> {
         end_everything(&self.layout)?;
+        fs::remove_dir_all(self.layout.programs()).ok();
         let drbd = Drbd::choose(options.drbd_modules.as_deref())?;
         image::build(&self.layout, &drbd, options.say)?;
         let fresh = !(options.keep_disks && NODES.iter().all(|node| self.layout.disk(*node).exists()));

@@ -71,6 +71,12 @@ impl Layout {
         self.dir.join(format!("node{node}.console"))
     }
 
+    /// Our programs, as they were pushed last.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.dir.join("programs")
+    }
+
     /// Logs that tests have collected, one directory each.
     #[must_use]
     pub fn logs(&self) -> PathBuf {

@@ -15,6 +15,7 @@ use anyhow::{Context, ensure};
 
 use crate::command::last_lines;
 use crate::layout::Layout;
+use crate::push;
 use crate::qemu::{self, Start};
 use crate::qmp::{self, Link};
 use crate::ssh;
@@ -209,7 +210,8 @@ impl Node {
         Ok(())
     }
 
-    /// Switches it on and waits until it answers; cut links are still cut. No error when it is on already.
+    /// Switches it on and waits until it answers; cut links are still cut, and our programs are there if they were pushed. No
+    /// error when it is on already.
     ///
     /// # Errors
     /// The lab is down, or the node does not come up within [`BOOT_LIMIT`].
@@ -218,7 +220,8 @@ impl Node {
             return Ok(());
         }
         let state = State::load(&self.layout)?.context("The lab is down: `cargo xtask lab up`")?;
-        self.start(&state, false)?.wait()
+        self.start(&state, false)?.wait()?;
+        push::install_again(self, &self.layout.programs())
     }
 
     /// Starts QEMU; the node comes up while the caller does something else.

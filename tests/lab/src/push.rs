@@ -46,11 +46,13 @@ pub fn build() -> anyhow::Result<HashMap<String, PathBuf>> {
 }
 
 impl Lab {
-    /// Installs the programs on both nodes; what is there already is left alone.
+    /// Installs the programs on both nodes; what is there already is left alone. A node that is switched off forgets them
+    /// and gets them again when it is switched on, so a copy is kept.
     ///
     /// # Errors
     /// A program is missing from `programs`, or a node does not take it.
     pub fn push(&self, programs: &HashMap<String, PathBuf>) -> anyhow::Result<()> {
+        let programs = &keep_copies(&self.layout().programs(), programs)?;
         thread::scope(|scope| {
             let nodes = self.nodes().iter().map(|node| scope.spawn(|| install_all(node, programs)));
             let nodes: Vec<_> = nodes.collect();
@@ -59,11 +61,35 @@ impl Lab {
     }
 }
 
+/// Copies under the lab's own directory, each whole or not there.
+fn keep_copies(dir: &Path, programs: &HashMap<String, PathBuf>) -> anyhow::Result<HashMap<String, PathBuf>> {
+    fs::create_dir_all(dir)?;
+    for (name, _) in PROGRAMS {
+        let program = programs.get(name).with_context(|| format!("{name} was not built"))?;
+        let part = dir.join(format!("{name}.part"));
+        fs::copy(program, &part).with_context(|| format!("{} cannot be copied", program.display()))?;
+        fs::rename(part, dir.join(name))?;
+    }
+    Ok(copies(dir))
+}
+
+fn copies(dir: &Path) -> HashMap<String, PathBuf> {
+    PROGRAMS.iter().map(|(name, _)| ((*name).to_owned(), dir.join(name))).collect()
+}
+
+/// Installs what was pushed since the lab came up, if anything was, on a node that was switched on.
+pub(crate) fn install_again(node: &Node, dir: &Path) -> anyhow::Result<()> {
+    match dir.exists() {
+        true => install_all(node, &copies(dir)),
+        false => Ok(()),
+    }
+}
+
 fn install_all(node: &Node, programs: &HashMap<String, PathBuf>) -> anyhow::Result<()> {
     let paths: Vec<&str> = PROGRAMS.iter().map(|(_, path)| *path).collect();
     let sums = node.run(&format!("sha256sum {}", paths.join(" ")))?.stdout;
     for (name, path) in PROGRAMS {
-        let program = programs.get(name).with_context(|| format!("{name} was not built"))?;
+        let program = programs.get(name).with_context(|| format!("{name} was not pushed"))?;
         let contents = fs::read(program)?;
         let sum = hex(&Sha256::digest(&contents));
         if !sums.lines().any(|line| line == format!("{sum}  {path}")) {

@@ -45,6 +45,7 @@ fn a_node_whose_power_was_taken_comes_back_and_catches_up() {
     let (node1, node2) = (lab.node(1), lab.node(2));
     node2.power_off().unwrap();
     assert!(!node2.is_on());
+    let programs = "sha256sum /usr/sbin/bascule /etc/xen/scripts/block-drbd";
     node1.ok("drbdadm primary r2 && dd if=/dev/urandom of=/dev/drbd3 bs=64k count=16 oflag=direct && drbdadm secondary r2").unwrap();
     lab.cut(Link::Relocation).unwrap();
     node2.power_on().unwrap();
@@ -52,6 +53,7 @@ fn a_node_whose_power_was_taken_comes_back_and_catches_up() {
     lab.restore(Link::Relocation).unwrap();
     lab.wait_until_replicated(REPLICATED_LIMIT).unwrap();
     assert_eq!(sum_of_r2(node1), sum_of_r2(node2));
+    assert_eq!(node1.ok(programs).unwrap(), node2.ok(programs).unwrap());
 }
 
 #[test]
