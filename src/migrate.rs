@@ -194,20 +194,20 @@ impl<'a> Cleared<'a> {
     }
 
     /// The undo of the stream: the domain runs here again, whatever libxl left it in.
-    fn resume(self, reason: Error) -> Outcome {
+    fn resume(&self, reason: Error) -> Outcome {
         let Cleared { run, plan, channel, .. } = self;
-        drop(channel);
+        channel.finish(Duration::ZERO);
         match run.host.toolstack.domain(plan.domid) {
             Ok(Some(domain)) if domain.state == RunState::Suspended => {
                 run.report.event(Event::Undo { step: "resuming the domain" });
                 match run.host.toolstack.resume(plan.domid) {
                     Ok(()) => Outcome::RolledBack { reason },
-                    Err(error) => stuck(&plan, reason, &error),
+                    Err(error) => stuck(plan, reason, &error),
                 }
             }
             Ok(Some(_)) => Outcome::RolledBack { reason },
-            Ok(None) => Outcome::Indeterminate { reason, advice: gone(&plan) },
-            Err(error) => stuck(&plan, reason, &error),
+            Ok(None) => Outcome::Indeterminate { reason, advice: gone(plan) },
+            Err(error) => stuck(plan, reason, &error),
         }
     }
 }
@@ -308,17 +308,37 @@ fn volume_state(run: Run<'_>, volume: &VolumeId) -> Result<VolumeState, Error> {
 
 impl Cleared<'_> {
     /// The undo of release and stream: the volumes are ours again, then the domain runs. The connection ends first,
-    /// which makes the destination discard its copy and become Secondary.
+    /// which makes the destination discard its copy and become Secondary. It forbids two Primaries again, too; this end
+    /// makes sure of it, in case the destination's process is gone, when the domain runs.
     fn take_back(self, reason: Error) -> Outcome {
         let Cleared { run, plan, channel, .. } = &self;
         channel.finish(Duration::ZERO);
         if let Err(error) = retake(*run, plan) {
             return stuck(plan, reason, &error);
         }
-        self.resume(reason)
+        let outcome = self.resume(reason);
+        if let Err(error) = self.forbid_two_primaries() {
+            tracing::warn!(error = %chain(error.as_ref()), "two Primaries may still be allowed: look at bascule status");
+        }
+        outcome
+    }
+
+    /// Puts the permission back where it was not given before.
+    fn forbid_two_primaries(&self) -> Result<(), Error> {
+        let Cleared { run, plan, .. } = self;
+        if plan.handover == Handover::Single {
+            return Ok(());
+        }
+        let deadline = Instant::now() + plan.request.timeouts.volumes;
+        let forbidden_before = plan.volumes.iter().filter(|volume| !volume.state.two_primaries);
+        let mut resources: Vec<&str> = forbidden_before.map(|volume| volume.state.id.resource.as_str()).collect();
+        resources.dedup();
+        let mut forbid = |resource: &str| run.host.replication.allow_two_primaries(resource, false, deadline);
+        resources.into_iter().try_for_each(&mut forbid)
     }
 }
 
+/// The undo of a single-primary release; with two Primaries nothing was released.
 fn retake(run: Run<'_>, plan: &Plan) -> Result<(), Error> {
     if plan.handover == Handover::Dual {
         return Ok(());

@@ -67,7 +67,7 @@ fn at_destination() -> Rest {
 
 #[test]
 fn a_domain_moves_with_never_two_primaries() {
-    let world = World::new(Fault::None, Attachment::Layer);
+    let world = World::new(&[], Attachment::Layer);
     let (outcome, ended) = run(&world, None);
     let Outcome::Moved(receipt) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(ended, Ended::Moved(_)), "{ended:?}");
@@ -79,7 +79,7 @@ fn a_domain_moves_with_never_two_primaries() {
 
 #[test]
 fn a_disk_attached_by_path_moves_with_two_primaries_and_the_permission_is_taken_back() {
-    let world = World::new(Fault::None, Attachment::Direct);
+    let world = World::new(&[], Attachment::Direct);
     let (outcome, _) = run(&world, None);
     assert!(matches!(&outcome, Outcome::Moved(receipt) if receipt.handover == Handover::Dual), "{outcome:?}");
     assert_eq!(world.rest(), Rest { both_primary_seen: true, ..at_destination() });
@@ -87,7 +87,7 @@ fn a_disk_attached_by_path_moves_with_two_primaries_and_the_permission_is_taken_
 
 #[test]
 fn single_primary_is_refused_where_a_disk_is_attached_by_path() {
-    let world = World::new(Fault::None, Attachment::Direct);
+    let world = World::new(&[], Attachment::Direct);
     let (outcome, _) = run(&world, Some(Handover::Single));
     let Outcome::Refused(findings) = outcome else { panic!("{outcome:?}") };
     assert_eq!(findings[0].code, "attached-directly");
@@ -112,7 +112,7 @@ fn whatever_fails_the_domain_runs_on_at_the_source_and_the_destination_is_clean(
         F::Unpause,
     ];
     for fault in rows {
-        let world = World::new(fault, Attachment::Layer);
+        let world = World::new(&[fault], Attachment::Layer);
         let (outcome, _) = run(&world, None);
         assert!(matches!(outcome, Outcome::RolledBack { .. }), "{fault:?}: {outcome:?}");
         assert_eq!(world.rest(), at_source(), "{fault:?}");
@@ -123,7 +123,7 @@ fn whatever_fails_the_domain_runs_on_at_the_source_and_the_destination_is_clean(
 fn the_same_holds_for_the_dual_primary_handover() {
     use Fault as F;
     for fault in [F::WaitIdle, F::RestoreOfMemory, F::Promote, F::RestoreOfDevices, F::RenameAtSource, F::Unpause] {
-        let world = World::new(fault, Attachment::Layer);
+        let world = World::new(&[fault], Attachment::Layer);
         let (outcome, _) = run(&world, Some(Handover::Dual));
         assert!(matches!(outcome, Outcome::RolledBack { .. }), "{fault:?}: {outcome:?}");
         let rest = world.rest();
@@ -132,8 +132,18 @@ fn the_same_holds_for_the_dual_primary_handover() {
 }
 
 #[test]
+fn the_source_forbids_two_primaries_where_the_destination_did_not() {
+    for faults in [&[Fault::ForbidAtDestination][..], &[Fault::ForbidAtDestination, Fault::RestoreOfDevices]] {
+        let world = World::new(faults, Attachment::Layer);
+        let (outcome, _) = run(&world, Some(Handover::Dual));
+        assert!(!matches!(outcome, Outcome::Indeterminate { .. }), "{faults:?}: {outcome:?}");
+        assert!(!world.rest().two_allowed, "{faults:?}: {outcome:?}");
+    }
+}
+
+#[test]
 fn preflight_refuses_with_nothing_changed() {
-    let world = World::new(Fault::None, Attachment::Layer);
+    let world = World::new(&[], Attachment::Layer);
     world.take_name();
     world.take_memory();
     let (outcome, _) = run(&world, None);

@@ -23,7 +23,7 @@ impl Released<'_> {
             ));
         }
         let demoted_at = Instant::now();
-        if let Err(error) = self.forbid_two_primaries() {
+        if let Err(error) = self.cleared.forbid_two_primaries() {
             warnings.push(format!(
                 "Two Primaries may still be allowed ({}). Look at bascule status",
                 chain(error.as_ref())
@@ -46,20 +46,6 @@ impl Released<'_> {
         run.host.toolstack.destroy(plan.domid)?;
         let deadline = Instant::now() + plan.request.timeouts.volumes;
         plan.volume_ids().try_for_each(|volume| run.host.replication.demote(volume, deadline))
-    }
-
-    fn forbid_two_primaries(&self) -> Result<(), Error> {
-        let Cleared { run, plan, .. } = &self.cleared;
-        let deadline = Instant::now() + plan.request.timeouts.volumes;
-        let forbidden_before = plan.volumes.iter().filter(|volume| !volume.state.two_primaries);
-        let mut resources: Vec<&str> = forbidden_before.map(|volume| volume.state.id.resource.as_str()).collect();
-        resources.dedup();
-        match plan.handover {
-            Handover::Single => Ok(()),
-            Handover::Dual => resources
-                .into_iter()
-                .try_for_each(|resource| run.host.replication.allow_two_primaries(resource, false, deadline)),
-        }
     }
 
     /// Sectors that this host has sent since the domain was suspended, over all volumes.

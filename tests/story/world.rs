@@ -26,7 +26,6 @@ const STREAM: &[u8] = b"memory and then its end.";
 /// Where something is made to fail, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    None,
     SaveBeforeSuspend,
     SaveAfterSuspend,
     WaitIdle,
@@ -40,11 +39,13 @@ pub(crate) enum Fault {
     RenameAtSource,
     RenameAtDestination,
     Unpause,
+    /// The destination does not forbid two Primaries again, as when its process is gone.
+    ForbidAtDestination,
 }
 
 /// Both hosts.
 pub(crate) struct World {
-    fault: Mutex<Fault>,
+    faults: Mutex<Vec<Fault>>,
     state: Mutex<State>,
     attachment: Attachment,
 }
@@ -76,12 +77,12 @@ pub(crate) struct Rest {
 }
 
 impl World {
-    pub(crate) fn new(fault: Fault, attachment: Attachment) -> Arc<World> {
+    pub(crate) fn new(faults: &[Fault], attachment: Attachment) -> Arc<World> {
         let mut state = State::default();
         state.ends[0].primary = true;
         state.ends[0].domains.push(domain(DOMID, NAME, RunState::Running));
         state.ends.iter_mut().for_each(|end| end.free_kib = 1 << 20);
-        Arc::new(World { fault: Mutex::new(fault), state: Mutex::new(state), attachment })
+        Arc::new(World { faults: Mutex::new(faults.to_vec()), state: Mutex::new(state), attachment })
     }
 
     pub(crate) fn end(self: &Arc<World>, end: usize, run_dir: &Path) -> Side {
@@ -115,11 +116,9 @@ impl World {
     }
 
     fn fails(&self, here: Fault) -> Result<(), toolstack::Error> {
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        if *fault != here {
-            return Ok(());
-        }
-        *fault = Fault::None;
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = faults.iter().position(|fault| *fault == here) else { return Ok(()) };
+        faults.remove(found);
         Err(format!("{here:?} was made to fail").into())
     }
 }
@@ -396,6 +395,9 @@ impl Replication for Side {
     }
 
     fn allow_two_primaries(&self, _: &str, allow: bool, deadline: Instant) -> Result<(), replication::Error> {
+        if !allow && self.end == 1 {
+            self.world.fails(Fault::ForbidAtDestination)?;
+        }
         while !allow && self.change(|state| state.ends.iter().all(|end| end.primary)) {
             if Instant::now() > deadline {
                 return Err("Both are Primary".into());
