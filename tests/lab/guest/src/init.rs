@@ -37,6 +37,9 @@ const DISK_WAIT_MAX: Duration = Duration::from_secs(20);
 const QUIT_POLL_MS: u16 = 500;
 /// How long the workload may take to end before the guest goes off without unmounting.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a file system may stay busy after the workload has ended.
+const UNMOUNT_WAIT_MAX: Duration = Duration::from_secs(10);
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for the last lines to leave by the console.
 const CONSOLE_DRAIN: Duration = Duration::from_millis(300);
 
@@ -206,10 +209,21 @@ fn reap() {
     while waitpid(any_child, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
 }
 
+/// A thread of the workload may have a file open for a moment longer.
+fn unmount(dir: &Path) -> nix::Result<()> {
+    let deadline = Instant::now() + UNMOUNT_WAIT_MAX;
+    loop {
+        match umount2(dir, MntFlags::empty()) {
+            Err(Errno::EBUSY) if Instant::now() < deadline => thread::sleep(UNMOUNT_PAUSE),
+            result => return result,
+        }
+    }
+}
+
 /// Unmounts and leaves. A file system that cannot be unmounted is at least synced.
 fn finish(ending: Ending, data_dirs: &[PathBuf]) -> anyhow::Result<()> {
     for dir in data_dirs {
-        if let Err(error) = umount2(dir, MntFlags::empty()) {
+        if let Err(error) = unmount(dir) {
             say(format_args!("{} is not unmounted: {error}", dir.display()));
         }
     }
