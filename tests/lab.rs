@@ -103,8 +103,7 @@ fn both_volumes_of_a_resource_move_together() {
         let seen = watch.end(VM1.resource)?;
         ensure!(seen.two_primaries.is_empty(), "{seen:?}");
         whole(pair, VM1, since)?;
-        // Ended as by a power cut: what was fsynced is there, on both nodes, and the journal makes the rest whole.
-        pair.node(1).ok_for("bascule destroy vm1", VERIFY_LIMIT)?;
+        pair.shut_down(VM1, 1)?;
         pair.check_file_systems(VM1, 2)
     });
 }

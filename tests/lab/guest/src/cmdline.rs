@@ -1,7 +1,7 @@
 //! The guest's parameters, from the kernel command line: `lab.NAME=VALUE`.
 //!
 //! ```text
-//! lab.name=vm0 lab.ip=10.97.0.10/24 lab.rate=20 lab.area_mb=32 lab.dirty_kbs=0 lab.disks=xvda,xvdb
+//! lab.name=vm0 lab.ip=10.97.0.10/24 lab.rate=20 lab.area_mb=24 lab.dirty_kbs=0 lab.disks=xvda,xvdb
 //! ```
 
 use std::net::Ipv4Addr;
@@ -41,7 +41,7 @@ impl Default for Parameters {
             name: "guest".to_owned(),
             address: None,
             rate_hz: 20,
-            area_mib: 32,
+            area_mib: 24,
             dirty_kib_s: 0,
             disks: vec!["xvda".to_owned()],
         }

@@ -23,6 +23,8 @@ const SLOTS: u64 = 65_536;
 const BATCH_MAX: u64 = 4096;
 /// Bytes written at once when the file is written out; divides the ring's length.
 const BLANK_LEN: usize = 128 * 1024;
+/// Records that are read at once; divides [`SLOTS`].
+const PIECE_SLOTS: usize = 1024;
 /// A small file is made anew whenever the counter passes a multiple of this.
 const MARK_EVERY: u64 = 64;
 /// That many small files exist at most.
@@ -132,9 +134,16 @@ fn format_records(first: u64, end: u64, uptime_ms: u64) -> String {
 }
 
 fn read_slots(file: &File) -> io::Result<Vec<Option<u64>>> {
-    let mut bytes = vec![0; RECORD_LEN * usize::try_from(SLOTS).expect("the ring fits in memory")];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes.chunks_exact(RECORD_LEN).enumerate().map(|(slot, record)| parse_record(slot, record)).collect())
+    let count = usize::try_from(SLOTS).expect("the ring fits in memory");
+    let mut slots = Vec::with_capacity(count);
+    // In pieces: the guest has little memory to spare.
+    let mut piece = vec![0; RECORD_LEN * PIECE_SLOTS];
+    while slots.len() < count {
+        file.read_exact_at(&mut piece, (slots.len() * RECORD_LEN) as u64)?;
+        let first = slots.len();
+        slots.extend(piece.chunks_exact(RECORD_LEN).zip(first..).map(|(record, slot)| parse_record(slot, record)));
+    }
+    Ok(slots)
 }
 
 /// A record counts only whole and in its own slot.

@@ -93,6 +93,8 @@ fn catch_signals() -> anyhow::Result<SignalFd> {
 
 fn start() -> anyhow::Result<(Workload, Vec<PathBuf>)> {
     mount_kernel_file_systems()?;
+    // The kernel would kill anything but PID 1, the program that asks it to end the guest first of all, and the guest would go on.
+    fs::write("/proc/sys/vm/panic_on_oom", "2")?;
     set_cad_enabled(false)?;
     let parameters = Parameters::parse(&fs::read_to_string("/proc/cmdline")?)?;
     load_modules()?;
