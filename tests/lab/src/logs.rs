@@ -19,8 +19,8 @@ const QUESTIONS: [(&str, &str); 5] = [
 /// Programs that are at work in a node may have stopped it; then the log says that it did not answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Files that nodes keep themselves.
-const KEPT: &str = "cat /var/log/xen/*.log /var/log/bascule/* 2>/dev/null || true";
+/// Files that nodes keep themselves: the toolstack's, the guests' consoles, our daemon's.
+const KEPT: &str = "tail -n +1 /var/log/xen/*.log /var/log/xen/console/*.log /var/log/bascule.log 2>/dev/null || true";
 
 impl Lab {
     /// Collects what both nodes have to say into `logs/NAME` of the lab's directory, and returns that. A node that is off or does not
