@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bascule::domcfg;
 use bascule::ids::DomId;
 use bascule::xen::Context;
-use bascule::xen::domain::Ended;
+use bascule::xen::domain::{Ended, ShutdownReason};
 use clap::Args;
 
 use super::ConfigFile;
@@ -75,7 +75,13 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     }
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     match context.wait_shutdown(domid, deadline)? {
-        Some(Ended::Shutdown(_)) => Ok(context.destroy(domid)?),
+        Some(Ended::Shutdown(reason)) => {
+            context.destroy(domid)?;
+            match reason {
+                ShutdownReason::Crash | ShutdownReason::Watchdog => Err(format!("{} crashed instead of shutting down", args.domain).into()),
+                _ => Ok(()),
+            }
+        }
         Some(Ended::Gone) => Ok(()),
         None => {
             Err(format!("{0} has not shut down within {1} s: bascule destroy {0}", args.domain, args.timeout).into())
