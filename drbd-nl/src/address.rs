@@ -2,7 +2,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    str::FromStr,
 };
 
 const AF_INET: u16 = 2; // linux/socket.h
@@ -33,12 +34,15 @@ impl Address {
     /// The internet address and port; nothing for other families (SDP, ssocks).
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         let port = u16::from_be_bytes(self.array(2)?);
-        let ip = match u16::from_ne_bytes(self.array(0)?) {
-            AF_INET => IpAddr::V4(Ipv4Addr::from(self.array::<4>(4)?)),
-            AF_INET6 => IpAddr::V6(Ipv6Addr::from(self.array::<16>(8)?)),
-            _ => return None,
-        };
-        Some(SocketAddr::new(ip, port))
+        match u16::from_ne_bytes(self.array(0)?) {
+            AF_INET => Some(SocketAddr::from((Ipv4Addr::from(self.array::<4>(4)?), port))),
+            AF_INET6 => {
+                let flow = u32::from_be_bytes(self.array(4)?);
+                let scope = u32::from_ne_bytes(self.array(24)?);
+                Some(SocketAddrV6::new(Ipv6Addr::from(self.array::<16>(8)?), port, flow, scope).into())
+            }
+            _ => None,
+        }
     }
 
     fn array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
@@ -68,6 +72,33 @@ impl From<SocketAddr> for Address {
     }
 }
 
+/// A text that is no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address")]
+pub struct NotAnAddress;
+
+/// What Display writes: the flow label of an IPv6 address is not in it.
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Address, NotAnAddress> {
+        if text == "-" {
+            return Ok(Address::default());
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) => Ok(address.into()),
+            Err(_) => bytes_of(text).map(Address).ok_or(NotAnAddress),
+        }
+    }
+}
+
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let is_hex = !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (pairs, []) = hex.as_bytes().as_chunks::<2>() else { return None };
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    if is_hex { pairs.iter().map(byte).collect() } else { None }
+}
+
 /// `10.0.0.1:7789` or `[fd00::1]:7789`; the raw bytes for other families.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,15 +125,25 @@ impl serde::Serialize for Address {
     }
 }
 
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        let error = |NotAnAddress| serde::de::Error::custom(format_args!("{text:?} is no address"));
+        text.parse().map_err(error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn both_families_go_there_and_back() {
-        for text in ["127.0.0.1:7701", "[fd00::1]:7789"] {
+        for text in ["127.0.0.1:7701", "[fd00::1]:7789", "[fe80::1%3]:7789"] {
             let address = Address::from(text.parse::<SocketAddr>().unwrap());
             assert_eq!(address.to_string(), text);
+            assert_eq!(text.parse(), Ok(address));
         }
         assert_eq!(Address::from("1.2.3.4:1".parse::<SocketAddr>().unwrap()).as_bytes().len(), 16);
         assert_eq!(Address::from("[::1]:1".parse::<SocketAddr>().unwrap()).as_bytes().len(), 28);
@@ -111,6 +152,10 @@ mod tests {
     #[test]
     fn other_families_and_stumps_show_their_bytes() {
         assert_eq!(Address::from_bytes([27, 0, 1]).to_string(), "1b0001");
+        assert_eq!("1b0001".parse(), Ok(Address::from_bytes([27, 0, 1])));
+        for text in ["1b000", "nowhere", "+1b0"] {
+            assert_eq!(text.parse::<Address>(), Err(NotAnAddress), "{text}");
+        }
         assert_eq!(Address::default().to_string(), "-");
         assert_eq!(Address::from_bytes([0; 16]).to_string(), "-");
     }

@@ -12,7 +12,7 @@ use crate::{
 
 /// Names one connection, in both dialects' ways.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Peer {
     /// The resource's name.
     pub resource: String,
@@ -34,9 +34,11 @@ impl fmt::Display for Peer {
 }
 
 nest! {
-    /// `NET_CONF` (5): the options of a connection. Debug and Serialize do not show the shared secret.
+    /// `NET_CONF` (5): the options of a connection. Debug and Serialize do not show the shared secret, so Deserialize finds none.
+    #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
     NetConf {
         /// Sent by the kernel only to a reader with `CAP_SYS_ADMIN`.
+        #[cfg_attr(feature = "serde", serde(skip_deserializing))]
         1 shared_secret: Secret,
         /// Digest with which the peers prove that they know the secret.
         2 cram_hmac_alg: String,

@@ -74,7 +74,8 @@ impl Drbd {
         }
     }
 
-    /// What only 8.4's record of a single minor tells: the minor's own role, and how much the running resync had to do.
+    /// What only 8.4's record of a single minor tells: the minor's own role, how much the running resync had to do, and
+    /// the counters of a connection that is gone.
     fn add_minors_of_84(&mut self, resource: &mut ResourceStatus) -> Result<(), Error> {
         if self.dialect() != Dialect::V84 {
             return Ok(());
@@ -84,6 +85,8 @@ impl Drbd {
                 continue;
             };
             volume.role = info.current_state.map(crate::State84::role);
+            volume.out_of_sync_sectors = info.out_of_sync_sectors();
+            (volume.sent_sectors, volume.received_sectors) = (info.send_cnt, info.recv_cnt);
             let peers = resource.connections.iter_mut().flat_map(|connection| &mut connection.peer_devices);
             peers
                 .filter(|peer| peer.volume == volume.volume && peer.repl_state.is_resync())

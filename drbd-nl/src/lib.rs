@@ -51,7 +51,7 @@ mod status;
 mod traps;
 pub mod wire;
 
-pub use address::Address;
+pub use address::{Address, NotAnAddress};
 pub use command::Command;
 pub use connection::{ConnectParms, ConnectionInfo, ConnectionStatistics, DisconnectParms, NetConf, Peer};
 pub use contents::{CfgContext, CfgReply, Contents, HelperInfo, NotificationHeader, Notified};

@@ -78,6 +78,17 @@ macro_rules! numbered {
                 serializer.collect_str(self)
             }
         }
+
+        #[cfg(feature = "serde")]
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = <String as serde::Deserialize>::deserialize(deserializer)?;
+                let known = [$(($word, Self::$variant),)*].into_iter().find(|(known, _)| *known == word);
+                let number = || word.strip_prefix("unknown(")?.strip_suffix(')')?.parse().ok();
+                let state = known.map(|(_, state)| state).or_else(|| number().map(Self::Other));
+                state.ok_or_else(|| serde::de::Error::custom(format_args!("{word} is no {}", stringify!($name))))
+            }
+        }
     };
 }
 

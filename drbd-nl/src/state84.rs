@@ -7,6 +7,9 @@ use crate::{
     nest::{Value, ValueError, nest},
 };
 
+/// What a bit of the bitmap stands for: 4 KiB (drbd_int.h, BM_BLOCK_SHIFT), in sectors of 512 bytes.
+const SECTORS_PER_BIT: u64 = 8;
+
 /// `union drbd_state`, the state of one minor in 32 bits, lowest bits first (drbd.h).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State84(pub u32);
@@ -136,6 +139,11 @@ nest! {
 }
 
 impl StateInfo {
+    /// What differs from the peer's data, sectors of 512 bytes. The bitmap outlives a connection.
+    pub fn out_of_sync_sectors(&self) -> Option<u64> {
+        Some(self.bits_oos?.saturating_mul(SECTORS_PER_BIT))
+    }
+
     /// The part of a running resync that is done, 0 to 1.
     pub fn resync_done(&self) -> Option<f64> {
         let total = self.bits_rs_total?;
@@ -159,5 +167,7 @@ mod tests {
         let info = StateInfo { bits_rs_total: Some(100), bits_oos: Some(25), ..StateInfo::default() };
         assert_eq!(info.resync_done(), Some(0.75));
         assert_eq!(StateInfo::default().resync_done(), None);
+        assert_eq!(info.out_of_sync_sectors(), Some(200));
+        assert_eq!(StateInfo::default().out_of_sync_sectors(), None);
     }
 }

@@ -82,6 +82,13 @@ pub struct VolumeStatus {
     pub current_uuid: u64,
     /// Identifiers of earlier generations.
     pub history_uuids: Vec<u64>,
+    /// What differs from the peer's data, sectors of 512 bytes; known without a connection, too (8.4; on 9 see
+    /// [`PeerDeviceStatus::out_of_sync_sectors`]).
+    pub out_of_sync_sectors: Option<u64>,
+    /// Sent since `connect`, sectors of 512 bytes; known without a connection, too (8.4).
+    pub sent_sectors: Option<u64>,
+    /// Received since `connect`, sectors of 512 bytes; known without a connection, too (8.4).
+    pub received_sectors: Option<u64>,
     /// Somebody has it open (9.1).
     pub is_open: Option<bool>,
     /// Enough nodes are there (9).
