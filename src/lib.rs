@@ -22,6 +22,8 @@ pub mod receive;
 
 pub mod handover;
 
+pub mod journal;
+
 pub mod report;
 
 pub mod daemon;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{DomId, Minor, VolumeId};
 
@@ -63,7 +63,7 @@ pub struct VolumeState {
 }
 
 /// DRBD's counters of one volume, in sectors of 512 bytes: the witness of who wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Written to this host's disk, by local users and by the peer.
     pub written: u64,
