@@ -359,11 +359,15 @@ impl Released<'_> {
             machine = next;
             event = match action {
                 SourceAction::Verify => self.verify(),
-                SourceAction::Go => self.say_go(),
+                SourceAction::Journal(_) => SourceEvent::Journaled,
+                SourceAction::SendGo => self.say_go(),
                 SourceAction::Wait => self.await_report(),
                 SourceAction::Retire => return self.retire(),
                 SourceAction::TakeBack(reason) => return self.take_back(reason.into()),
-                SourceAction::Doubt(reason) => return self.doubt(reason.into()),
+                SourceAction::Ask(reason) | SourceAction::Doubt(reason) | SourceAction::Leave(reason) => {
+                    return self.doubt(reason.into());
+                }
+                SourceAction::Close(ending) => return self.doubt(format!("It ended early: {ending:?}").into()),
             };
         }
     }

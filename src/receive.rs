@@ -9,7 +9,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::admission::{Record, Request, Side};
-use crate::handover::{Destination, DestinationAction, DestinationEvent};
+use crate::handover::{self, Destination, DestinationAction, DestinationEvent};
 use crate::host::{Host, PROGRAM};
 use crate::ids::{DomId, VolumeId};
 use crate::migrate::chain;
@@ -295,13 +295,19 @@ fn forbid_two_primaries(run: Run<'_>, disks: &Disks) {
 impl Complete<'_> {
     /// Steps 6 to 8. The machine decides; this carries out.
     fn hand_over(self) -> Ended {
-        let mut machine = Destination::AwaitGo;
-        let mut event = self.await_go();
+        let mut machine = Destination::Restoring;
+        let mut event = DestinationEvent::Complete;
         let mut go_at = Instant::now();
         loop {
             let (next, action) = machine.step(event);
             machine = next;
             event = match action {
+                DestinationAction::Journal(_) => DestinationEvent::Journaled,
+                DestinationAction::SendReady | DestinationAction::Wait => self.await_go(),
+                // There is no journal to ask for: whatever fails before GO discards the copy.
+                DestinationAction::Ask(_) => {
+                    DestinationEvent::Asked { answer: handover::Answer::Unreachable, replication_up: true }
+                }
                 DestinationAction::Start => {
                     go_at = Instant::now();
                     self.start()
@@ -309,7 +315,11 @@ impl Complete<'_> {
                 DestinationAction::ReportStarted => return self.report_started(go_at),
                 DestinationAction::Discard(reason) => return self.give_up(reason.into()),
                 DestinationAction::DiscardAndReturn(reason) => return self.give_back(reason.into()),
-                DestinationAction::Wait => self.await_go(),
+                DestinationAction::Finish => DestinationEvent::Finished,
+                DestinationAction::Doubt(reason) | DestinationAction::Leave(reason) => {
+                    return Ended::Discarded(reason.into());
+                }
+                DestinationAction::Close(_) => return Ended::Moved(self.domid),
             };
         }
     }
