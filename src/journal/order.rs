@@ -47,3 +47,89 @@ fn may_end(side: Side, stage: Stage, outcome: Done) -> bool {
         (Done::RolledBack | Done::Failed, Incoming) => matches!(stage, Stage::Open | Stage::Aborted),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::DomId;
+    use crate::protocol::Handover;
+
+    const STAGES: [Stage; 7] =
+        [Stage::Open, Stage::Released, Stage::Go, Stage::Returned, Stage::Ready, Stage::Owned, Stage::Aborted];
+    const OUTCOMES: [Done; 4] = [Done::Moved, Done::RolledBack, Done::Lost, Done::Failed];
+
+    fn record(keyword: &str) -> Record {
+        let (domid, why) = (DomId(9), String::new());
+        match keyword {
+            "released" => Record::Released { handover: Handover::Single, samples: Vec::new() },
+            "go" => Record::Go,
+            "returned" => Record::Returned { reason: why },
+            "copy" => Record::Copy { domid },
+            "allowed" => Record::Allowed { resource: why },
+            "ready" => Record::Ready { domid },
+            "owned" => Record::Owned,
+            "aborted" => Record::Aborted { reason: why },
+            _ => Record::Note { text: why },
+        }
+    }
+
+    const KEYWORDS: [&str; 9] = ["released", "go", "returned", "copy", "allowed", "ready", "owned", "aborted", "note"];
+
+    fn followers(side: Side, stage: Stage, copied: bool) -> String {
+        let may = |keyword: &&str| may_follow(side, stage, copied, &record(keyword));
+        KEYWORDS.into_iter().filter(may).collect::<Vec<_>>().join(" ")
+    }
+
+    fn ends(side: Side, stage: Stage) -> String {
+        let may = |outcome: &Done| {
+            let record = Record::Done { outcome: *outcome, reason: String::new(), receipt: None };
+            may_follow(side, stage, true, &record)
+        };
+        OUTCOMES.into_iter().filter(may).map(|outcome| outcome.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn the_source_releases_goes_and_may_get_it_back() {
+        let rows = [
+            (Stage::Open, "released note", "rolled back, lost, failed"),
+            (Stage::Released, "go note", "rolled back, lost"),
+            (Stage::Go, "returned note", "moved, lost"),
+            (Stage::Returned, "note", "rolled back, lost"),
+        ];
+        for (stage, records, outcomes) in rows {
+            assert_eq!(followers(Outgoing, stage, false), records, "after {stage}");
+            assert_eq!(ends(Outgoing, stage), outcomes, "after {stage}");
+        }
+    }
+
+    #[test]
+    fn the_destination_is_ready_owns_or_aborts() {
+        let rows = [
+            (Stage::Open, true, "allowed ready aborted note", "rolled back, lost, failed"),
+            (Stage::Open, false, "copy allowed aborted note", "rolled back, lost, failed"),
+            (Stage::Ready, true, "owned aborted note", "lost"),
+            (Stage::Owned, true, "aborted note", "moved, lost"),
+            (Stage::Aborted, true, "aborted note", "rolled back, lost, failed"),
+        ];
+        for (stage, copied, records, outcomes) in rows {
+            assert_eq!(followers(Incoming, stage, copied), records, "after {stage}");
+            assert_eq!(ends(Incoming, stage), outcomes, "after {stage}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_end_and_no_end_names_both() {
+        for (side, outcome) in [Outgoing, Incoming].into_iter().flat_map(|side| OUTCOMES.map(|outcome| (side, outcome)))
+        {
+            assert_eq!(
+                (followers(side, Stage::Done(outcome), true), ends(side, Stage::Done(outcome))),
+                Default::default()
+            );
+        }
+        for (side, stage) in [Outgoing, Incoming].into_iter().flat_map(|side| STAGES.map(|stage| (side, stage))) {
+            let ends = ends(side, stage);
+            let both = ends.contains("moved") && ends.contains("rolled back");
+            assert!(!both, "{side} after {stage}: {ends}");
+        }
+    }
+}
