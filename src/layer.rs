@@ -182,6 +182,18 @@ impl Layer {
         }
     }
 
+    /// Removes a layer that nobody has open: the rest of something that died. One that stays open, longer than udev looks into a
+    /// device, is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Dm`].
+    pub fn remove_unused(&self, deadline: Instant) -> Result<(), Error> {
+        match self.remove(deadline.min(Instant::now() + STALE_WAIT_MAX)) {
+            Ok(()) | Err(Error::StillOpen { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives up on a user that does not close a layer whose domain is gone: the DRBD device is let go all the same, the
     /// layer moves out of the name's way and disappears when that user closes it.
     ///
@@ -206,18 +218,6 @@ impl Layer {
         self.release()?;
         let aside = format!("{ASIDE_PREFIX}{}", self.device.minor);
         self.dm(|dm, name| dm.rename(name, &aside))
-    }
-
-    /// Follows a change of the volume's size. Nothing happens when the layer has that size or is not laid.
-    ///
-    /// # Errors
-    /// [`Error::Dm`]; the layer then keeps its size.
-    pub fn follow(&self, minor: Minor, sectors: u64) -> Result<(), Error> {
-        let wanted = Table { sectors, target: Target::Linear(DeviceNumber::drbd(minor)) };
-        if self.state()? != State::Laid || self.table()?.as_ref() == Some(&wanted) {
-            return Ok(());
-        }
-        self.point_at(minor, sectors)
     }
 
     /// The layer's own device, which a backend opens.

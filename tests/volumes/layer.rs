@@ -234,21 +234,3 @@ fn a_user_that_does_not_close_does_not_keep_the_volume() {
         thread::sleep(Duration::from_millis(1));
     }
 }
-
-#[test]
-#[ignore = "needs the real modules: cargo xtask test"]
-fn a_layer_follows_its_volume_s_size() {
-    let mut pair = Hosts::connected();
-    let size = sectors(&mut pair);
-    pair.promote(0).unwrap();
-    let layer = Layer::lay(&volume(), minor(), size - 2048).unwrap();
-    let user = open(&layer);
-    let length = || fs::read_to_string(format!("/sys/dev/block/{}/size", layer.device())).unwrap();
-    assert_eq!(length().trim(), (size - 2048).to_string());
-    layer.follow(minor(), size).unwrap();
-    layer.follow(minor(), size).unwrap();
-    assert_eq!(length().trim(), size.to_string());
-    write(&user, 5).unwrap();
-    drop(user);
-    layer.remove(soon()).unwrap();
-}
