@@ -1,16 +1,20 @@
 //! [`Replication`] by DRBD's generic netlink, with our device-mapper layer over each volume.
 
+mod heal;
+
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use drbd_nl::{ConnectionStatus, PeerDeviceStatus, ReplState, ResourceStatus, Role, VolumeStatus};
+use drbd_nl::{ConnectionState, ConnectionStatus, PeerDeviceStatus, ReplState, ResourceStatus, Role, VolumeStatus};
 
+pub use self::heal::Error as HealError;
+use self::heal::Healing;
 use crate::dm::DeviceNumber;
 use crate::holders;
 use crate::ids::{DomId, Minor, VolumeId};
 use crate::layer::{self, Layer};
-use crate::replication::{Attachment, Counters, Error, Replication, VolumeState};
+use crate::replication::{Attachment, Counters, Error, Link, Replication, VolumeState};
 use crate::role::{self, Patience};
 use crate::wait::poll_until;
 use crate::xen::vbd;
@@ -135,15 +139,16 @@ impl Replication for Drbd {
 
     fn release(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
         self.layer(volume)?.withdraw(deadline)?;
-        self.demote(volume, deadline)
+        self.become_secondary(volume, deadline)
     }
 
     fn retake(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
-        let target = self.target(volume)?;
+        // Without a layer there is nobody to take it back for: its role stays as it is.
+        let (layer, target) = (self.layer(volume)?, self.target(volume)?);
         self.await_peer(volume, deadline)?;
         role::promote_with_retry(&mut self.netlink(), &target, Patience::WaitForPeer, deadline)?;
         let sectors = self.known(volume)?.size_sectors;
-        Ok(self.layer(volume)?.give_back(Minor(target.minor), sectors)?)
+        Ok(layer.give_back(Minor(target.minor), sectors)?)
     }
 
     fn abandon(&self, volume: &VolumeId) -> Result<(), Error> {
@@ -154,9 +159,10 @@ impl Replication for Drbd {
     }
 
     fn demote(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
-        let target = self.target(volume)?;
-        role::demote_with_retry(&mut self.netlink(), &target, deadline)?;
-        Ok(())
+        if let Some(layer) = Layer::find(volume)? {
+            layer.remove_unused(deadline)?;
+        }
+        self.become_secondary(volume, deadline)
     }
 
     fn allow_two_primaries(&self, resource: &str, allow: bool, deadline: Instant) -> Result<(), Error> {
@@ -173,9 +179,25 @@ impl Replication for Drbd {
             _ => Ok(()),
         }
     }
+
+    fn link(&self, resource: &str) -> Result<Option<Link>, Error> {
+        let status = self.netlink().resource(resource)?;
+        let connection = status.as_ref().and_then(|status| status.connections.first());
+        Ok(connection.map(|connection| Link::of(resource, connection)))
+    }
+
+    fn heal(&self, link: &Link, volumes: &[VolumeId], sacrifice: bool, deadline: Instant) -> Result<(), Error> {
+        Ok(Healing::new(link, volumes, sacrifice).run(self, deadline)?)
+    }
 }
 
 impl Drbd {
+    fn become_secondary(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error> {
+        let target = self.target(volume)?;
+        role::demote_with_retry(&mut self.netlink(), &target, deadline)?;
+        Ok(())
+    }
+
     /// Sets the option where it is not as wanted, and looks whether it is then.
     fn try_allow(&self, resource: &str, allow: bool) -> Result<(), Error> {
         let mut netlink = self.netlink();
@@ -215,6 +237,8 @@ fn state_of(id: &VolumeId, resource: &ResourceStatus, volume: &VolumeStatus) -> 
         resyncing: peer.is_some_and(|peer| !is_steady(&peer.repl_state)),
         protocol: connection.and_then(protocol_of),
         two_primaries: connection.is_some_and(|connection| connection.net.two_primaries == Some(true)),
+        standalone: connection.is_none_or(|connection| connection.state == ConnectionState::StandAlone),
+        out_of_sync_sectors: out_of_sync_sectors(resource, volume),
         peer: connection.map_or_else(|| "the peer".to_owned(), peer_name),
         counters: counters_of(volume, peer),
     }
@@ -236,7 +260,14 @@ fn peer_name(connection: &ConnectionStatus) -> String {
 fn counters_of(volume: &VolumeStatus, peer: Option<&PeerDeviceStatus>) -> Counters {
     Counters {
         written: volume.written_sectors,
-        sent: peer.map_or(0, |peer| peer.sent_sectors),
-        received: peer.map_or(0, |peer| peer.received_sectors),
+        sent: peer.map(|peer| peer.sent_sectors).or(volume.sent_sectors).unwrap_or(0),
+        received: peer.map(|peer| peer.received_sectors).or(volume.received_sectors).unwrap_or(0),
     }
+}
+
+/// What this host's bitmaps know: on 8.4 the volume has one, on 9 one for each peer.
+fn out_of_sync_sectors(resource: &ResourceStatus, volume: &VolumeStatus) -> u64 {
+    let peers = resource.connections.iter().flat_map(|connection| &connection.peer_devices);
+    let per_peer = peers.filter(|peer| peer.volume == volume.volume).map(|peer| peer.out_of_sync_sectors);
+    per_peer.chain(volume.out_of_sync_sectors).max().unwrap_or(0)
 }

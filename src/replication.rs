@@ -2,10 +2,14 @@
 //!
 //! [`crate::drbd`] implements it by generic netlink and device-mapper; tests and other tooling implement it too.
 
+mod link;
+pub mod proof;
+
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::link::Link;
 use crate::ids::{DomId, Minor, VolumeId};
 
 /// A replication error: one clause, with its source.
@@ -56,6 +60,11 @@ pub struct VolumeState {
     pub protocol: Option<char>,
     /// Whether two Primaries are allowed on the connection now.
     pub two_primaries: bool,
+    /// Whether this host does not even try to reach the peer: a split brain, or somebody's wish. DRBD 8.4 has forgotten the
+    /// addresses then.
+    pub standalone: bool,
+    /// What differs from the peer's data as this host's bitmap knows it, in sectors of 512 bytes; also without a connection.
+    pub out_of_sync_sectors: u64,
     /// How the peer is known: its connection's name or its address.
     pub peer: String,
     /// What the kernel has counted since the volume was attached.
@@ -65,11 +74,12 @@ pub struct VolumeState {
 /// DRBD's counters of one volume, in sectors of 512 bytes: the witness of who wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Written to this host's disk, by local users and by the peer.
+    /// Written to this host's disk, by local users, by the peer and by a resync, since the volume was attached.
     pub written: u64,
-    /// Sent to the peer.
+    /// Sent to the peer, by local users and by a resync, since `connect`: a connection that was lost and came back by itself goes on
+    /// counting, one that was made anew begins at 0. Without discards.
     pub sent: u64,
-    /// Received from the peer.
+    /// Received from the peer; otherwise as `sent`.
     pub received: u64,
 }
 
@@ -100,17 +110,38 @@ pub trait Replication: Send + Sync {
     fn release(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error>;
 
     /// The undo of [`Replication::release`]: Primary again, and the volume under the domain again. Retries while the
-    /// peer is still Primary.
+    /// peer is still Primary; a peer that is not connected does not count, and may be Primary, too: [`Replication::heal`] then.
+    ///
+    /// # Errors
+    /// Nothing has changed when the domain's attachment is gone (its host was restarted, or the domain destroyed).
     fn retake(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error>;
 
     /// After the handover: lets requests of the domain that is about to be destroyed end in errors, not in waits.
     fn abandon(&self, volume: &VolumeId) -> Result<(), Error>;
 
-    /// Makes this host Secondary once the last local user of the volume is gone; also when it is already.
+    /// Makes this host Secondary once the last local user of the volume is gone; also when it is already. An attachment that a dead
+    /// migration left behind, which nobody has open, is taken away first: the caller holds whatever keeps others from attaching
+    /// the volume at the same time.
     fn demote(&self, volume: &VolumeId, deadline: Instant) -> Result<(), Error>;
 
     /// Allows or forbids two Primaries on the resource's connection to the peer, and waits until this end has it.
     fn allow_two_primaries(&self, resource: &str, allow: bool, deadline: Instant) -> Result<(), Error>;
+
+    /// What it takes to connect the resource once more, while the kernel still knows; `None` when it knows of no connection. To be asked
+    /// before anything is changed: [`Replication::heal`] puts back the options that are in it.
+    fn link(&self, resource: &str) -> Result<Option<Link>, Error>;
+
+    /// Connects a resource again that a split brain made StandAlone, or whose connection is gone, and waits until it is connected or
+    /// resyncs. Both hosts call it, in any order; a resource that is connected is left as it is.
+    ///
+    /// `sacrifice`: this host gives up what only it has written to `volumes`; the caller has the proof
+    /// ([`proof::who_may_sacrifice`]) that this is nothing. Exactly one of the two hosts does.
+    ///
+    /// # Errors
+    /// Refused, with nothing changed: a sacrifice while this host is Primary, or while it has written to a volume of the resource that
+    /// is not in `volumes`; any connection when its secret is unknown ([`Link::secret_unknown`]). At `deadline`: what the
+    /// connection is doing instead.
+    fn heal(&self, link: &Link, volumes: &[VolumeId], sacrifice: bool, deadline: Instant) -> Result<(), Error>;
 }
 
 /// Between two looks at a state that no event announces.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bascule::admission::{self, Asker};
 use bascule::ids::{DomId, Minor, VolumeId};
 use bascule::plan::DomainFacts;
-use bascule::replication::{self, Attachment, Counters, Replication, VolumeState};
+use bascule::replication::{self, Attachment, Counters, Link, Replication, VolumeState};
 use bascule::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, StreamProgress, Toolstack};
 use uuid::Uuid;
 
@@ -354,6 +354,8 @@ impl Replication for Side {
                 resyncing: false,
                 protocol: Some('C'),
                 two_primaries: state.connection_allows_two,
+                standalone: false,
+                out_of_sync_sectors: 0,
                 peer: "the other".into(),
                 counters: Counters { written: 0, sent: 0, received: state.ends[self.end].received },
             }
@@ -405,6 +407,15 @@ impl Replication for Side {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.change(|state| state.connection_allows_two = allow);
+        Ok(())
+    }
+
+    /// This world's hosts never lose each other.
+    fn link(&self, _: &str) -> Result<Option<Link>, replication::Error> {
+        Ok(None)
+    }
+
+    fn heal(&self, _: &Link, _: &[VolumeId], _: bool, _: Instant) -> Result<(), replication::Error> {
         Ok(())
     }
 }
