@@ -2,6 +2,7 @@
 
 pub(crate) mod domain;
 pub(crate) mod exit;
+mod history;
 mod list;
 mod migrate;
 mod serve;
@@ -32,6 +33,7 @@ enum Command {
     Create(domain::Create),
     List(list::List),
     Status(status::Status),
+    History(history::History),
     Migrate(Migrate),
     Shutdown(domain::Shutdown),
     Destroy(domain::Destroy),
@@ -119,6 +121,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Create(create) => domain::create(&create),
         Command::List(list) => list::run(&list),
         Command::Status(status) => status::run(&status),
+        Command::History(history) => history::run(&history),
         Command::Shutdown(shutdown) => domain::shutdown(&shutdown),
         Command::Destroy(destroy) => domain::destroy(&destroy),
         Command::Serve(serve) => serve::run(&serve),

@@ -74,6 +74,9 @@ pub(super) fn scan(path: &Path, bytes: &[u8]) -> Result<Scan, Error> {
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
     let (opened_at, head) = Line::read(first).and_then(|line| line.head()).map_err(|flaw| damaged(path, 1, flaw))?;
+    if path.file_stem().is_some_and(|stem| *stem != *head.id.to_string()) {
+        return Err(damaged(path, 1, Flaw::Unknown("it is another migration's")));
+    }
     let story = Story { head, opened_at, entries: Vec::new(), torn: false };
     let mut scan = Scan { story, len: first.len() as u64, damage: None };
     for (number, line) in (2..).zip(lines) {

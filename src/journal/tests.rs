@@ -107,7 +107,7 @@ fn only_root_may_look() {
 
 #[test]
 fn the_format_does_not_change_unnoticed() {
-    let path = Path::new("finished.journal");
+    let path = Path::new("6f1c5b1e-3d0a-4c57-9b5e-2f6a1d0c9e77.journal");
     let story = scan::scan(path, FINISHED.as_bytes()).unwrap().undamaged().unwrap();
     let mut text = line::write_head(story.opened_at, &story.head).unwrap();
     story.entries.iter().for_each(|entry| text += &line::write_entry(entry).unwrap());
@@ -226,13 +226,20 @@ fn a_record_that_is_whole_and_unknown_is_damage() {
 }
 
 #[test]
+fn another_migrations_journal_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let journal = create(&dir, Side::Outgoing);
+    let id = Uuid::new_v4();
+    fs::copy(&journal.path, shelf::open_path(dir.path(), id)).unwrap();
+    assert!(matches!(read(dir.path(), id), Err(Error::Damaged { line: 1, .. })));
+}
+
+#[test]
 fn a_format_from_the_future_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
-    let (head, path) = (head(Side::Outgoing), dir.path().join("later"));
-    let later = Head { format: FORMAT + 1, ..head };
+    let later = Head { format: FORMAT + 1, ..head(Side::Outgoing) };
     let text = line::write_head(line::now(), &later).unwrap();
-    let path = shelf::open_path(path.parent().unwrap(), later.id);
-    fs::write(path, text).unwrap();
+    fs::write(shelf::open_path(dir.path(), later.id), text).unwrap();
     assert!(matches!(read(dir.path(), later.id), Err(Error::Future { format: 2, .. })));
     assert!(matches!(Journal::adopt(dir.path(), later.id), Err(Error::Future { .. })));
     assert!(matches!(open_for(dir.path(), &volume(5)), Err(Error::Future { .. })));
