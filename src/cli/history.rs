@@ -1,6 +1,6 @@
 //! `bascule history`: this host's migrations, as their journals tell them.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use bascule::admission::Side;
 use bascule::journal::{self, Entry, Head, JournaledVolume, Listed, Record, Sample, Stage, Story, Timestamp};
@@ -31,14 +31,11 @@ pub(crate) struct History {
     /// Only the newest N
     #[arg(long, value_name = "N", conflicts_with = "id")]
     limit: Option<usize>,
-    /// Where the journals are
-    #[arg(long, value_name = "DIR", default_value = journal::DIR)]
-    state_dir: PathBuf,
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &History) -> Result<(), Error> {
-    let mut all = journal::list(&args.state_dir)?;
+pub(crate) fn run(args: &History, state_dir: &Path) -> Result<(), Error> {
+    let mut all = journal::list(state_dir)?;
     all.reverse();
     let digits = digits(&all);
     if let Some(prefix) = &args.id {
@@ -76,7 +73,7 @@ fn find<'a>(all: &'a [Listed], prefix: &str) -> Result<&'a Listed, Error> {
 fn print_all(args: &History, all: &[Listed], digits: usize) -> Result<(), Error> {
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&all.iter().map(as_json).collect::<Vec<_>>())?),
-        false if all.is_empty() => println!("No migration has a journal in {}.", args.state_dir.display()),
+        false if all.is_empty() => println!("No migration has a journal here."),
         false => println!("{}", table(all, digits).trim_fmt()),
     }
     Ok(())
@@ -210,7 +207,7 @@ fn words(record: &Record) -> String {
             let samples = samples.iter().map(sample).collect::<Vec<_>>();
             format!("{handover}; {}", samples.join("; "))
         }
-        Record::Go | Record::Owned => String::new(),
+        Record::Go | Record::Owned | Record::Started => String::new(),
         Record::Copy { domid } | Record::Ready { domid } => format!("domid {domid}"),
         Record::Allowed { resource } => format!("two Primaries of {resource}"),
         Record::Returned { reason } | Record::Aborted { reason } => reason.clone(),

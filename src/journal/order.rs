@@ -30,8 +30,9 @@ fn may_follow(side: Side, stage: Stage, copied: bool, record: &Record) -> bool {
         (Incoming, Stage::Open, Record::Allowed { .. }) => true,
         (Incoming, Stage::Open, Record::Ready { .. }) => copied,
         (Incoming, Stage::Ready, Record::Owned) => true,
+        (Incoming, Stage::Owned, Record::Started) => true,
         // Also after Owned: as long as no virtual CPU has run. Again, too: a recovery may find another reason.
-        (Incoming, _, Record::Aborted { .. }) => true,
+        (Incoming, stage, Record::Aborted { .. }) => stage != Stage::Started,
         _ => false,
     }
 }
@@ -41,7 +42,7 @@ fn may_end(side: Side, stage: Stage, outcome: Done) -> bool {
     match (outcome, side) {
         (Done::Lost, _) => true,
         (Done::Moved, Outgoing) => stage == Stage::Go,
-        (Done::Moved, Incoming) => stage == Stage::Owned,
+        (Done::Moved, Incoming) => stage == Stage::Started,
         (Done::RolledBack, Outgoing) => matches!(stage, Stage::Open | Stage::Released | Stage::Returned),
         (Done::Failed, Outgoing) => stage == Stage::Open,
         (Done::RolledBack | Done::Failed, Incoming) => matches!(stage, Stage::Open | Stage::Aborted),
@@ -54,8 +55,16 @@ mod tests {
     use crate::ids::DomId;
     use crate::protocol::Handover;
 
-    const STAGES: [Stage; 7] =
-        [Stage::Open, Stage::Released, Stage::Go, Stage::Returned, Stage::Ready, Stage::Owned, Stage::Aborted];
+    const STAGES: [Stage; 8] = [
+        Stage::Open,
+        Stage::Released,
+        Stage::Go,
+        Stage::Returned,
+        Stage::Ready,
+        Stage::Owned,
+        Stage::Started,
+        Stage::Aborted,
+    ];
     const OUTCOMES: [Done; 4] = [Done::Moved, Done::RolledBack, Done::Lost, Done::Failed];
 
     fn record(keyword: &str) -> Record {
@@ -68,12 +77,14 @@ mod tests {
             "allowed" => Record::Allowed { resource: why },
             "ready" => Record::Ready { domid },
             "owned" => Record::Owned,
+            "started" => Record::Started,
             "aborted" => Record::Aborted { reason: why },
             _ => Record::Note { text: why },
         }
     }
 
-    const KEYWORDS: [&str; 9] = ["released", "go", "returned", "copy", "allowed", "ready", "owned", "aborted", "note"];
+    const KEYWORDS: [&str; 10] =
+        ["released", "go", "returned", "copy", "allowed", "ready", "owned", "started", "aborted", "note"];
 
     fn followers(side: Side, stage: Stage, copied: bool) -> String {
         let may = |keyword: &&str| may_follow(side, stage, copied, &record(keyword));
@@ -108,7 +119,8 @@ mod tests {
             (Stage::Open, true, "allowed ready aborted note", "rolled back, lost, failed"),
             (Stage::Open, false, "copy allowed aborted note", "rolled back, lost, failed"),
             (Stage::Ready, true, "owned aborted note", "lost"),
-            (Stage::Owned, true, "aborted note", "moved, lost"),
+            (Stage::Owned, true, "started aborted note", "lost"),
+            (Stage::Started, true, "note", "moved, lost"),
             (Stage::Aborted, true, "aborted note", "rolled back, lost, failed"),
         ];
         for (stage, copied, records, outcomes) in rows {

@@ -102,6 +102,8 @@ pub enum Record {
     },
     /// Destination: GO has come; the domain is ours, and about to run.
     Owned,
+    /// Destination: the copy runs.
+    Started,
     /// Destination: the copy will never run. On disk before anybody hears of it.
     Aborted {
         /// Why.
@@ -135,6 +137,7 @@ impl Record {
             Self::Allowed { .. } => "allowed",
             Self::Ready { .. } => "ready",
             Self::Owned => "owned",
+            Self::Started => "started",
             Self::Aborted { .. } => "aborted",
             Self::Note { .. } => "note",
             Self::Done { .. } => "done",

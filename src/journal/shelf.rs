@@ -84,6 +84,18 @@ pub fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
     Ok(found.into_iter().map(|(_, listed)| listed).collect())
 }
 
+/// The journals that have not been set aside as finished, in no order: what a look for orphans needs.
+///
+/// # Errors
+/// As for [`list`].
+pub fn unfinished(dir: &Path) -> Result<Vec<Listed>, Error> {
+    let mut found = Vec::new();
+    for journal in journals_in(dir)? {
+        found.extend(listed(journal)?.map(|(_, listed)| listed));
+    }
+    Ok(found)
+}
+
 /// Removes the oldest finished journals beyond `keep`, and what a crash left of journals that were being made. Never one that
 /// is unfinished, damaged or held.
 ///

@@ -51,8 +51,10 @@ pub enum Stage {
     Returned,
     /// Destination: the copy is paused.
     Ready,
-    /// Destination: the domain is ours.
+    /// Destination: the domain is ours, and its copy is started.
     Owned,
+    /// Destination: the copy has run.
+    Started,
     /// Destination: the copy will never run.
     Aborted,
     /// Nothing is left to do.
@@ -108,6 +110,16 @@ impl Story {
         })
     }
 
+    /// Whether nobody else may have the domain's volumes: its copy here is suspended or paused, or may be the only one. A copy that runs
+    /// holds them itself, and one that never will needs them no more.
+    #[must_use]
+    pub fn reserves_volumes(&self) -> bool {
+        match self.stage() {
+            Stage::Open | Stage::Released | Stage::Go | Stage::Returned | Stage::Ready | Stage::Owned => true,
+            Stage::Started | Stage::Aborted | Stage::Done(_) => false,
+        }
+    }
+
     /// Whether one of the domain's disks lies on this volume.
     #[must_use]
     pub fn names(&self, volume: &VolumeId) -> bool {
@@ -134,6 +146,7 @@ impl Record {
             Self::Returned { .. } => Some(Stage::Returned),
             Self::Ready { .. } => Some(Stage::Ready),
             Self::Owned => Some(Stage::Owned),
+            Self::Started => Some(Stage::Started),
             Self::Aborted { .. } => Some(Stage::Aborted),
             Self::Done { outcome, .. } => Some(Stage::Done(*outcome)),
             Self::Copy { .. } | Self::Allowed { .. } | Self::Note { .. } => None,
@@ -150,6 +163,7 @@ impl fmt::Display for Stage {
             Self::Returned => "returned",
             Self::Ready => "ready",
             Self::Owned => "owned",
+            Self::Started => "started",
             Self::Aborted => "aborted",
             Self::Done(outcome) => return outcome.fmt(f),
         })

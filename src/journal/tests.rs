@@ -89,7 +89,8 @@ fn a_destination_keeps_what_it_promised() {
     let dir = TempDir::new().unwrap();
     let domid = DomId(9);
     let allowed = Record::Allowed { resource: "r0".into() };
-    let records = [Record::Copy { domid }, allowed, Record::Ready { domid }, Record::Owned, done(Done::Moved)];
+    let records =
+        [Record::Copy { domid }, allowed, Record::Ready { domid }, Record::Owned, Record::Started, done(Done::Moved)];
     let journal = create_with(&dir, Side::Incoming, records);
     let story = journal.story();
     assert_eq!((story.copy(), story.allowed().collect::<Vec<_>>()), (Some(domid), vec!["r0"]));
