@@ -5,14 +5,17 @@ pub(crate) mod exit;
 mod history;
 mod list;
 mod migrate;
+mod recover;
 mod serve;
 mod status;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bascule::plan::RELOCATION_PORT;
+use bascule::fault::Fault;
+use bascule::plan::{RELOCATION_PORT, Timeouts};
 use bascule::protocol::Handover;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use ipnet::IpNet;
@@ -24,6 +27,9 @@ pub(crate) struct Args {
     /// Say more on standard error: once for what an operator would want, twice for what a developer would
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+    /// Where the journals of migrations are kept
+    #[arg(long, global = true, value_name = "DIR", default_value = bascule::journal::DIR)]
+    pub(crate) state_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,12 +41,14 @@ enum Command {
     Status(status::Status),
     History(history::History),
     Migrate(Migrate),
+    Cancel(recover::Cancel),
+    Recover(recover::Recover),
     Shutdown(domain::Shutdown),
     Destroy(domain::Destroy),
     Serve(Serve),
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
-    Session,
+    Session(Session),
 }
 
 /// Move a running domain to another host
@@ -66,9 +74,36 @@ pub(crate) struct Migrate {
     /// Only look: print what would make it fail, on both hosts
     #[arg(long)]
     dry_run: bool,
+    /// The bound of a wait in seconds: connect, answer, stall (of the stream), volumes, retake, ready, report or resolve; may be
+    /// given several times
+    #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = timeout)]
+    timeouts: Vec<(String, Duration)>,
     /// Print events and the receipt as JSON, one object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rehearsal: Rehearsal,
+}
+
+/// Faults on purpose.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Rehearsal (makes migrations fail)")]
+pub(crate) struct Rehearsal {
+    /// Fail at a step: STEP[:kill|:error|:hang]. Unknown steps are answered with the list of all; a hang lasts until the file
+    /// fault-STEP in /run/bascule is removed
+    #[arg(long, value_name = "STEP[:HOW]")]
+    fail_at: Option<Fault>,
+}
+
+fn timeout(text: &str) -> Result<(String, Duration), String> {
+    let names = Timeouts::NAMES.join(", ");
+    let (name, seconds) = text.split_once('=').ok_or_else(|| format!("it is WAIT=SECONDS, WAIT one of {names}"))?;
+    let bound = seconds.parse().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds)).map(Duration::from_secs_f64);
+    let bound = bound.ok_or("the bound is 0.1 to 86400 seconds")?;
+    match Timeouts::default().set(name, bound) {
+        true => Ok((name.to_owned(), bound)),
+        false => Err(format!("no wait is called {name}; there are {names}")),
+    }
 }
 
 fn handover(text: &str) -> Result<Handover, String> {
@@ -81,7 +116,7 @@ fn handover(text: &str) -> Result<Handover, String> {
 
 /// Receive domains from other hosts: the relocation daemon
 ///
-/// Runs in the foreground and logs on standard error. Ends on SIGTERM or SIGINT: sessions that have not reached their point
+/// Runs in the foreground and logs on standard error. It also finishes, or takes back, migrations whose process has died. Ends on SIGTERM or SIGINT: sessions that have not reached their point
 /// of no return are given up, and the domain goes on at the source.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Serve {
@@ -97,6 +132,15 @@ pub(crate) struct Serve {
     /// The most sessions at one time
     #[arg(long, default_value_t = bascule::daemon::SESSIONS_MAX)]
     sessions: usize,
+    #[command(flatten)]
+    rehearsal: Rehearsal,
+}
+
+/// What a session of the daemon is told.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Session {
+    #[command(flatten)]
+    rehearsal: Rehearsal,
 }
 
 fn host_or_network(text: &str) -> Result<IpNet, String> {
@@ -110,22 +154,25 @@ pub(crate) type ConfigFile = PathBuf;
 impl Args {
     /// Whether the program runs for long and its log is its face.
     pub(crate) fn serves(&self) -> bool {
-        matches!(self.command, Command::Serve(_) | Command::Session)
+        matches!(self.command, Command::Serve(_) | Command::Session(_))
     }
 }
 
 /// Runs the command; what it returns is one of [`exit`]'s codes.
 pub(crate) fn run(args: Args) -> ExitCode {
+    let state_dir = &args.state_dir;
     let done = match args.command {
-        Command::Migrate(migrate) => return migrate::run(&migrate),
+        Command::Migrate(migrate) => return migrate::run(&migrate, state_dir),
+        Command::Recover(recover) => return recover::run(&recover, state_dir),
+        Command::Cancel(cancel) => recover::cancel(&cancel, state_dir),
         Command::Create(create) => domain::create(&create),
         Command::List(list) => list::run(&list),
         Command::Status(status) => status::run(&status),
-        Command::History(history) => history::run(&history),
+        Command::History(history) => history::run(&history, state_dir),
         Command::Shutdown(shutdown) => domain::shutdown(&shutdown),
         Command::Destroy(destroy) => domain::destroy(&destroy),
-        Command::Serve(serve) => serve::run(&serve),
-        Command::Session => serve::session(),
+        Command::Serve(serve) => serve::run(&serve, state_dir),
+        Command::Session(session) => serve::session(&session, state_dir),
     };
     exit::of(done)
 }

@@ -1,11 +1,15 @@
 //! The relocation daemon: accepts connections, checks where they come from, and gives each to a worker process of its own.
 //!
 //! A worker is the same program, started anew with the connection as its standard input: a crash inside libxl ends one
-//! migration and nothing else. The daemon itself holds no Xen handle.
+//! migration and nothing else. The daemon itself holds no Xen handle. It also adopts orphans: a journal with work left and
+//! nobody who does it gets a process that recovers it, at start and whenever one appears.
+
+mod orphans;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +17,9 @@ use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use uuid::Uuid;
 
+use self::orphans::Orphans;
 use crate::protocol::Failed;
 use crate::stream::Cancel;
 use crate::transport::Channel;
@@ -27,6 +33,22 @@ pub struct Config {
     pub allow: Vec<IpNet>,
     /// The most sessions at one time.
     pub sessions_max: usize,
+    /// Where the journals are whose orphans the daemon adopts.
+    pub state_dir: PathBuf,
+}
+
+/// How the daemon starts its processes.
+pub struct Workers<'a> {
+    /// One session, its connection on standard input.
+    pub session: &'a dyn Fn() -> Command,
+    /// The recovery of one migration.
+    pub recovery: &'a dyn Fn(Uuid) -> Command,
+}
+
+impl std::fmt::Debug for Workers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Workers")
+    }
 }
 
 /// The most sessions at one time, unless the configuration says otherwise.
@@ -53,10 +75,12 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error::Listen`] before anything is served; [`Error::Wait`] when the system fails.
-pub fn serve(config: &Config, worker: &dyn Fn() -> Command, stop: &Cancel) -> Result<(), Error> {
+pub fn serve(config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<(), Error> {
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
-    let mut sessions = Sessions { config, worker, running: Vec::new() };
+    let mut sessions = Sessions { config, worker: workers.session, running: Vec::new() };
+    let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
     while !stop.requested() {
+        orphans.look();
         for ready in wait(&listeners)? {
             sessions.accept(&listeners[ready]);
         }
@@ -64,6 +88,7 @@ pub fn serve(config: &Config, worker: &dyn Fn() -> Command, stop: &Cancel) -> Re
     }
     drop(listeners);
     sessions.end();
+    orphans.end();
     Ok(())
 }
 

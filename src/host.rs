@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::fault::{Faults, Step};
+use crate::journal;
 use crate::protocol::{Finding, Severity};
 use crate::replication::Replication;
-use crate::toolstack::Toolstack;
+use crate::toolstack::{Error, Toolstack};
 
 /// Where records of open migrations are kept.
 pub const RUN_DIR: &str = "/run/bascule";
@@ -23,15 +25,31 @@ pub struct Host<'a> {
     pub node: &'a str,
     /// Where records of open migrations are kept; [`RUN_DIR`] but in tests.
     pub run_dir: &'a Path,
+    /// Where journals are kept; [`journal::DIR`] unless it is set otherwise.
+    pub state_dir: &'a Path,
+    /// What fails on purpose; [`Faults::none`] but in rehearsals.
+    pub faults: &'a Faults,
 }
 
 impl std::fmt::Debug for Host<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("node", &self.node).field("run_dir", &self.run_dir).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("node", &self.node)
+            .field("run_dir", &self.run_dir)
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
     }
 }
 
 impl Host<'_> {
+    /// A step of a migration has been reached; fails here if that is rehearsed.
+    ///
+    /// # Errors
+    /// The rehearsed one.
+    pub fn reach(&self, step: Step) -> Result<(), Error> {
+        self.faults.reach(step, self.run_dir)
+    }
+
     /// A finding on this node that stops a migration.
     pub fn error(&self, code: &str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
         self.finding(Severity::Error, code, found.into(), remedy.into())
@@ -57,4 +75,9 @@ pub fn node_name() -> String {
 /// The directory of records, for programs.
 pub fn run_dir() -> PathBuf {
     PathBuf::from(RUN_DIR)
+}
+
+/// The directory of journals, for programs.
+pub fn state_dir() -> PathBuf {
+    PathBuf::from(journal::DIR)
 }

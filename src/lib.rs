@@ -24,6 +24,12 @@ pub mod handover;
 
 pub mod journal;
 
+pub mod ends;
+pub mod recover;
+
+pub mod fault;
+pub mod orders;
+
 pub mod report;
 
 pub mod daemon;

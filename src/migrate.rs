@@ -1,26 +1,35 @@
 //! The story of the source: one domain moves to another host.
 //!
 //! Each phase is a struct that owns the one before; what failed before GO takes everything back and leaves the domain
-//! running here. [`Released::go`] is the point of no return: after it there is an [`Outcome`], never a `Result`.
+//! running here. [`Released::go`] holds the point of no return: after it there is an [`Outcome`], never a `Result`. What this
+//! process has promised is in the journal first, so that the daemon can go on when it dies.
 
-mod retire;
+mod receipt;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::admission::{Record, Side};
-use crate::handover::{Source, SourceAction, SourceEvent};
+use crate::ends::leaving::volume_state;
+use crate::ends::source::SourceEnd;
+use crate::ends::{Next, Over, Patience};
+use crate::fault::Step;
+use crate::handover::{Ending, Source, SourceAction, SourceEvent};
 use crate::host::{Host, PROGRAM};
 use crate::ids::VolumeId;
+use crate::journal::{self, Head, Journal, JournaledVolume, Peer, Sample};
+use crate::orders::Order;
 use crate::plan::{self, Plan, Request};
 use crate::preflight::{self, stops};
 use crate::protocol::{
     self, Finding, Go, Handover, Hello, Kept, Message, Released as ReleasedMessage, Started, Stream, Welcome,
 };
-use crate::replication::{Counters, VolumeState};
 use crate::report::{Event, Phase, Receipt, Report};
 use crate::stream::{self, Cancel, Streamed};
-use crate::toolstack::{Error, RunState};
+use crate::toolstack::Error;
 use crate::transport::Channel;
 
 /// How a migration ended.
@@ -59,7 +68,8 @@ fn tell(run: Run<'_>, request: Request) -> Result<Outcome, Outcome> {
     if cleared.plan.request.dry_run {
         return Ok(Outcome::Clear(cleared.findings));
     }
-    let sent = cleared.send()?;
+    let opened = cleared.open()?;
+    let sent = opened.send()?;
     let released = sent.release()?;
     Ok(released.go())
 }
@@ -81,7 +91,8 @@ impl Run<'_> {
     }
 }
 
-/// Steps 0 to 2: the domain is locked, both ends found nothing against it, and the destination is ready to receive.
+/// Steps 0 to 2: the domain is locked, both ends found nothing against it, and the destination is ready to receive. Nothing has been
+/// changed on either host.
 struct Cleared<'a> {
     run: Run<'a>,
     plan: Plan,
@@ -173,70 +184,168 @@ fn refusal(message: Message, expected: &'static str) -> Error {
     }
 }
 
-/// Step 3: the stream is sent and the domain is suspended.
-struct Sent<'a> {
-    cleared: Cleared<'a>,
-    streamed: Streamed,
-}
-
 impl<'a> Cleared<'a> {
-    fn send(self) -> Result<Sent<'a>, Outcome> {
-        let Run { host, report, cancel, .. } = self.run;
-        self.run.phase(Phase::Precopy);
-        let streamed = match self.channel.send(Stream {}, self.plan.request.timeouts.answer) {
-            Ok(()) => stream::send(host, self.plan.domid, &self.channel, report, cancel).map_err(Error::from),
-            Err(error) => Err(error.into()),
-        };
-        match streamed {
-            Ok(streamed) => Ok(Sent { cleared: self, streamed }),
-            Err(reason) => Err(self.resume(reason)),
+    /// From here on there is something to take back, and the journal says so.
+    fn open(self) -> Result<Opened<'a>, Outcome> {
+        let Cleared { run, plan, .. } = &self;
+        let journal = self.head().and_then(|head| {
+            journal::prune(run.host.state_dir, journal::KEPT)?;
+            Ok(Journal::create(run.host.state_dir, head)?)
+        });
+        let journal = journal.map_err(Outcome::Failed)?;
+        let mut end = SourceEnd::new(run.host, journal, plan.request.timeouts);
+        match run.host.reach(Step::SourceOpened).and_then(|()| run.host.reach(Step::SourceCleared)) {
+            Ok(()) => Ok(Opened { cleared: self, end }),
+            Err(reason) => Err(self.undo(&mut end, reason)),
         }
     }
 
-    /// The undo of the stream: the domain runs here again, whatever libxl left it in.
-    fn resume(&self, reason: Error) -> Outcome {
+    fn head(&self) -> Result<Head, Error> {
+        let Cleared { run, plan, destination, .. } = self;
+        let request = &plan.request;
+        let volume = |planned: &plan::PlannedVolume| -> Result<JournaledVolume, Error> {
+            let state = &planned.state;
+            let link = run.host.replication.link(&state.id.resource)?.map(serde_json::to_value).transpose()?;
+            Ok(JournaledVolume { id: state.id.clone(), minor: state.minor, two_primaries: state.two_primaries, link })
+        };
+        Ok(Head {
+            format: journal::FORMAT,
+            id: plan.id,
+            side: Side::Outgoing,
+            name: plan.facts.name.clone(),
+            uuid: plan.facts.uuid,
+            domid: Some(plan.domid),
+            peer: Peer { host: request.host.clone(), port: request.port, node: destination.clone() },
+            handover: plan.handover,
+            volumes: plan.volumes.iter().map(volume).collect::<Result<_, _>>()?,
+            boot: journal::this_boot(),
+            pid: std::process::id(),
+            program: PROGRAM.into(),
+        })
+    }
+
+    /// The undo of everything before GO. The connection ends first, which makes the destination discard its copy.
+    fn undo(&self, end: &mut SourceEnd<'_>, reason: Error) -> Outcome {
         let Cleared { run, plan, channel, .. } = self;
         channel.finish(Duration::ZERO);
-        match run.host.toolstack.domain(plan.domid) {
-            Ok(Some(domain)) if domain.state == RunState::Suspended => {
-                run.report.event(Event::Undo { step: "resuming the domain" });
-                match run.host.toolstack.resume(plan.domid) {
-                    Ok(()) => Outcome::RolledBack { reason },
-                    Err(error) => stuck(plan, reason, &error),
-                }
-            }
-            Ok(Some(_)) => Outcome::RolledBack { reason },
-            Ok(None) => Outcome::Indeterminate { reason, advice: gone(plan) },
-            Err(error) => stuck(plan, reason, &error),
-        }
+        run.report.event(Event::Undo { step: "taking the domain back" });
+        let (machine, action) = Source::AwaitReady.step(SourceEvent::Failed(chain(reason.as_ref())));
+        let over = end.run(machine, action, &mut self.patience());
+        conclude(plan, end, over)
+    }
+
+    fn patience(&self) -> Patience {
+        let until = Instant::now() + self.plan.request.timeouts.resolve;
+        // After GO the wish to stop does not end the asking.
+        Patience::new(Some(until), &Cancel::default())
     }
 }
 
-fn gone(plan: &Plan) -> String {
-    let name = &plan.facts.name;
-    format!(
-        "Domain {name} does not exist here any more: somebody destroyed it. It does not run on {}. Start it again: bascule create",
-        plan.request.host
-    )
+/// How it ended when the domain has not moved, or nobody here knows.
+fn conclude(plan: &Plan, end: &SourceEnd<'_>, over: Over) -> Outcome {
+    let (id, name) = (plan.id, &plan.facts.name);
+    match over {
+        Over::Closed { ending: Ending::Returned, reason } => Outcome::RolledBack { reason: reason.into() },
+        Over::Left(why) if end.runs_here => {
+            tracing::warn!(%id, why, "not everything is as it was yet; the daemon goes on, or type: bascule recover {id}");
+            Outcome::RolledBack { reason: end.reason().to_owned().into() }
+        }
+        Over::Closed { reason, .. } => Outcome::Indeterminate {
+            reason: reason.into(),
+            advice: format!(
+                "Domain {name} does not exist here any more: somebody destroyed it. It does not run on {} either. Start it again: bascule create",
+                plan.request.host
+            ),
+        },
+        Over::Left(why) | Over::Doubt(why) => Outcome::Indeterminate {
+            reason: end.reason().to_owned().into(),
+            advice: format!(
+                "Domain {name} stays suspended here: {why}. The daemon goes on; what it sees: bascule recover --dry-run {id}. \
+                 If {host} is dead, and only then: bascule recover --peer-is-dead {id}",
+                host = plan.request.host
+            ),
+        },
+    }
 }
 
-fn stuck(plan: &Plan, reason: Error, error: &Error) -> Outcome {
-    let (name, host) = (&plan.facts.name, &plan.request.host);
-    let advice = format!(
-        "Domain {name} is suspended here and could not be resumed: {}. It does not run on {host}, which was never told to start it. \
-         Its disks are intact: destroy it here (bascule destroy {}) and start it again (bascule create)",
-        chain(error.as_ref()),
-        plan.domid
-    );
-    Outcome::Indeterminate { reason, advice }
-}
-
-/// Step 4: the source writes no more. Single-primary: it is Secondary. Dual-primary: it keeps its role for the moment.
-struct Released<'a> {
+/// The journal is open.
+struct Opened<'a> {
     cleared: Cleared<'a>,
+    end: SourceEnd<'a>,
+}
+
+impl<'a> Opened<'a> {
+    /// Step 3: the memory is streamed while the domain runs, then the rest.
+    fn send(mut self) -> Result<Sent<'a>, Outcome> {
+        self.cleared.run.phase(Phase::Precopy);
+        let orders = Orders::follow(self.cleared.run, self.cleared.plan.id);
+        match self.try_send() {
+            Ok(streamed) => Ok(Sent { opened: self, streamed, _orders: orders }),
+            Err(reason) => Err(self.cleared.undo(&mut self.end, reason)),
+        }
+    }
+
+    fn try_send(&self) -> Result<Streamed, Error> {
+        let Cleared { run, plan, channel, .. } = &self.cleared;
+        let timeouts = &plan.request.timeouts;
+        channel.send(Stream {}, timeouts.answer)?;
+        run.host.reach(Step::SourceStream)?;
+        let streamed = stream::send(run.host, plan.domid, channel, run.report, run.cancel, timeouts.stall)?;
+        channel.expect_promptness()?;
+        run.host.reach(Step::SourceSuspended)?;
+        Ok(streamed)
+    }
+}
+
+/// Step 3 is done: the domain is suspended.
+struct Sent<'a> {
+    opened: Opened<'a>,
     streamed: Streamed,
-    /// Each volume's counters when nothing of the domain was on its way any more.
-    samples: Vec<Sample>,
+    _orders: Orders,
+}
+
+impl<'a> Sent<'a> {
+    /// Step 4: the source writes no more. Single-primary: it is Secondary. Dual-primary: it keeps its role for the moment.
+    fn release(mut self) -> Result<Released<'a>, Outcome> {
+        self.opened.cleared.run.phase(Phase::Release);
+        if let Err(reason) = self.try_release() {
+            return Err(self.opened.cleared.undo(&mut self.opened.end, reason));
+        }
+        let now = Instant::now();
+        Ok(Released { sent: self, released_at: now, ready_at: now, started: None, bytes: 0, destination_sectors: 0 })
+    }
+
+    fn try_release(&mut self) -> Result<(), Error> {
+        let Opened { cleared, end } = &mut self.opened;
+        let Cleared { run, plan, channel, .. } = cleared;
+        let (host, replication, timeouts) = (run.host, run.host.replication, plan.request.timeouts);
+        let deadline = Instant::now() + timeouts.volumes;
+        replication.wait_idle(plan.domid, deadline)?;
+        let samples = sample(*run, plan)?;
+        end.journal.append(journal::Record::Released { handover: plan.handover, samples })?;
+        host.reach(Step::SourceJournaledReleased)?;
+        if plan.handover == Handover::Single {
+            plan.volume_ids().try_for_each(|volume| replication.release(volume, deadline))?;
+        }
+        host.reach(Step::SourceReleased)?;
+        match plan.handover {
+            Handover::Single => channel.send(ReleasedMessage {}, timeouts.answer)?,
+            Handover::Dual => channel.send(Kept {}, timeouts.answer)?,
+        }
+        host.reach(Step::SourceSentReleased)
+    }
+}
+
+fn sample(run: Run<'_>, plan: &Plan) -> Result<Vec<Sample>, Error> {
+    let of = |volume: &VolumeId| {
+        volume_state(run.host, volume).map(|state| Sample { volume: volume.clone(), counters: state.counters })
+    };
+    plan.volume_ids().map(of).collect()
+}
+
+/// Step 4 is done: the destination may attach the volumes.
+struct Released<'a> {
+    sent: Sent<'a>,
     released_at: Instant,
     /// When READY came.
     ready_at: Instant,
@@ -247,136 +356,57 @@ struct Released<'a> {
     destination_sectors: u64,
 }
 
-/// A volume's counters at one moment.
-#[derive(Clone, Debug, PartialEq)]
-struct Sample {
-    volume: VolumeId,
-    counters: Counters,
-}
-
-impl<'a> Sent<'a> {
-    fn release(self) -> Result<Released<'a>, Outcome> {
-        self.cleared.run.phase(Phase::Release);
-        let samples = match self.try_release() {
-            Ok(samples) => samples,
-            Err(reason) => return Err(self.cleared.take_back(reason)),
-        };
-        let Sent { cleared, streamed } = self;
-        let now = Instant::now();
-        Ok(Released {
-            cleared,
-            streamed,
-            samples,
-            released_at: now,
-            ready_at: now,
-            started: None,
-            bytes: 0,
-            destination_sectors: 0,
-        })
+impl<'a> Released<'a> {
+    fn cleared(&self) -> &Cleared<'a> {
+        &self.sent.opened.cleared
     }
 
-    fn try_release(&self) -> Result<Vec<Sample>, Error> {
-        let Cleared { run, plan, channel, .. } = &self.cleared;
-        let (replication, timeouts) = (run.host.replication, plan.request.timeouts);
-        let deadline = Instant::now() + timeouts.volumes;
-        replication.wait_idle(plan.domid, deadline)?;
-        if plan.handover == Handover::Dual {
-            let samples = sample(*run, plan)?;
-            channel.send(Kept {}, timeouts.answer)?;
-            return Ok(samples);
-        }
-        for volume in plan.volume_ids() {
-            replication.release(volume, deadline)?;
-        }
-        let samples = sample(*run, plan)?;
-        channel.send(ReleasedMessage {}, timeouts.answer)?;
-        Ok(samples)
-    }
-}
-
-fn sample(run: Run<'_>, plan: &Plan) -> Result<Vec<Sample>, Error> {
-    let of = |volume: &VolumeId| {
-        volume_state(run, volume).map(|state| Sample { volume: volume.clone(), counters: state.counters })
-    };
-    plan.volume_ids().map(of).collect()
-}
-
-fn volume_state(run: Run<'_>, volume: &VolumeId) -> Result<VolumeState, Error> {
-    let state = run.host.replication.state(volume)?;
-    state.ok_or_else(|| format!("Volume {volume} has gone from this host").into())
-}
-
-impl Cleared<'_> {
-    /// The undo of release and stream: the volumes are ours again, then the domain runs. The connection ends first,
-    /// which makes the destination discard its copy and become Secondary. It forbids two Primaries again, too; this end
-    /// makes sure of it, in case the destination's process is gone, when the domain runs.
-    fn take_back(self, reason: Error) -> Outcome {
-        let Cleared { run, plan, channel, .. } = &self;
-        channel.finish(Duration::ZERO);
-        if let Err(error) = retake(*run, plan) {
-            return stuck(plan, reason, &error);
-        }
-        let outcome = self.resume(reason);
-        if let Err(error) = self.forbid_two_primaries() {
-            tracing::warn!(error = %chain(error.as_ref()), "two Primaries may still be allowed: look at bascule status");
-        }
-        outcome
-    }
-
-    /// Puts the permission back where it was not given before.
-    fn forbid_two_primaries(&self) -> Result<(), Error> {
-        let Cleared { run, plan, .. } = self;
-        if plan.handover == Handover::Single {
-            return Ok(());
-        }
-        let deadline = Instant::now() + plan.request.timeouts.volumes;
-        let forbidden_before = plan.volumes.iter().filter(|volume| !volume.state.two_primaries);
-        let mut resources: Vec<&str> = forbidden_before.map(|volume| volume.state.id.resource.as_str()).collect();
-        resources.dedup();
-        let mut forbid = |resource: &str| run.host.replication.allow_two_primaries(resource, false, deadline);
-        resources.into_iter().try_for_each(&mut forbid)
-    }
-}
-
-/// The undo of a single-primary release; with two Primaries nothing was released.
-fn retake(run: Run<'_>, plan: &Plan) -> Result<(), Error> {
-    if plan.handover == Handover::Dual {
-        return Ok(());
-    }
-    run.report.event(Event::Undo { step: "taking the volumes back" });
-    let deadline = Instant::now() + plan.request.timeouts.retake;
-    plan.volume_ids().try_for_each(|volume| run.host.replication.retake(volume, deadline))
-}
-
-impl Released<'_> {
-    /// Steps 5 to 9. The machine of [`crate::handover`] decides; this carries out. From `Go` on nothing returns early.
+    /// Steps 5 to 9. The machine of [`crate::handover`] decides; this carries out, with the hand that recovery has, too.
     fn go(mut self) -> Outcome {
-        self.cleared.run.phase(Phase::Attach);
-        let mut machine = Source::AwaitReady;
-        let mut event = self.await_ready();
+        self.cleared().run.phase(Phase::Attach);
+        let mut patience = self.cleared().patience();
+        let (mut machine, mut action) = Source::AwaitReady.step(self.await_ready());
         loop {
-            let (next, action) = machine.step(event);
-            machine = next;
-            event = match action {
-                SourceAction::Verify => self.verify(),
-                SourceAction::Journal(_) => SourceEvent::Journaled,
-                SourceAction::SendGo => self.say_go(),
-                SourceAction::Wait => self.await_report(),
-                SourceAction::Retire => return self.retire(),
-                SourceAction::TakeBack(reason) => return self.take_back(reason.into()),
-                SourceAction::Ask(reason) | SourceAction::Doubt(reason) | SourceAction::Leave(reason) => {
-                    return self.doubt(reason.into());
+            let next = match action {
+                SourceAction::Verify => Next::Event(self.verify()),
+                SourceAction::SendGo => Next::Event(self.say_go()),
+                SourceAction::Wait => Next::Event(self.await_report()),
+                SourceAction::Ask(why) => {
+                    patience = self.begin_asking(patience);
+                    self.sent.opened.end.carry_out(SourceAction::Ask(why), &mut patience)
                 }
-                SourceAction::Close(ending) => return self.doubt(format!("It ended early: {ending:?}").into()),
+                SourceAction::TakeBack(why) => {
+                    self.cleared().channel.finish(Duration::ZERO);
+                    self.cleared().run.report.event(Event::Undo { step: "taking the domain back" });
+                    self.sent.opened.end.carry_out(SourceAction::TakeBack(why), &mut patience)
+                }
+                SourceAction::Retire => return self.retire(machine, &mut patience),
+                action => self.sent.opened.end.carry_out(action, &mut patience),
             };
+            match next {
+                Next::Event(event) => (machine, action) = machine.step(event),
+                Next::Over(over) => return conclude(&self.cleared().plan, &self.sent.opened.end, over),
+            }
+        }
+    }
+
+    /// The time for asking begins with the first question.
+    fn begin_asking(&self, patience: Patience) -> Patience {
+        match patience.has_begun() {
+            true => patience,
+            false => {
+                self.cleared().channel.finish(Duration::ZERO);
+                self.cleared().patience()
+            }
         }
     }
 
     fn await_ready(&self) -> SourceEvent {
-        let timeouts = self.cleared.plan.request.timeouts;
+        let Cleared { run, plan, channel, .. } = self.cleared();
+        let timeouts = plan.request.timeouts;
         let deadline = Instant::now() + timeouts.ready;
-        while !self.cleared.run.cancel.requested() {
-            match self.cleared.channel.wait_readable(CANCEL_INTERVAL) {
+        while !run.cancel.requested() {
+            match channel.wait_readable(CANCEL_INTERVAL) {
                 Ok(true) => return self.hear(timeouts.answer).0,
                 Ok(false) if Instant::now() >= deadline => return lost("its copy was not ready in time"),
                 Ok(false) => {}
@@ -387,7 +417,7 @@ impl Released<'_> {
     }
 
     fn hear(&self, timeout: Duration) -> (SourceEvent, Option<Started>) {
-        let event = match self.cleared.channel.receive(timeout) {
+        let event = match self.cleared().channel.receive(timeout) {
             Ok(Message::Ready(_)) => SourceEvent::Ready,
             Ok(Message::Started(started)) => return (SourceEvent::Started, Some(started)),
             Ok(Message::Returned(returned)) => {
@@ -406,61 +436,78 @@ impl Released<'_> {
     /// Then the domain's name is moved out of the way, which is the last thing that can be undone.
     fn verify(&mut self) -> SourceEvent {
         self.ready_at = Instant::now();
-        let Cleared { run, plan, .. } = &self.cleared;
-        run.phase(Phase::Handover);
-        let name = &plan.facts.name;
-        let verdict: Result<u64, Error> =
-            self.samples.iter().map(|sample| verify_volume(*run, plan.handover, sample)).sum();
-        let renamed = verdict.and_then(|sectors| {
-            self.destination_sectors = sectors;
-            if run.cancel.requested() {
-                return Ok(SourceEvent::Cancelled);
-            }
-            run.host.toolstack.rename(plan.domid, name, &plan::migrated_away_name(name))?;
-            Ok(SourceEvent::Verified)
-        });
-        renamed.unwrap_or_else(|error| SourceEvent::Refuted(chain(error.as_ref())))
+        self.cleared().run.phase(Phase::Handover);
+        let verified = self.try_verify();
+        verified.unwrap_or_else(|error| SourceEvent::Refuted(chain(error.as_ref())))
     }
 
-    /// The point of no return.
+    fn try_verify(&mut self) -> Result<SourceEvent, Error> {
+        let Opened { cleared, end } = &self.sent.opened;
+        let Cleared { run, plan, .. } = cleared;
+        run.host.reach(Step::SourceReady)?;
+        let samples = end.journal.story().samples().iter();
+        self.destination_sectors =
+            samples.map(|sample| verify_volume(*run, plan.handover, sample)).sum::<Result<_, _>>()?;
+        if run.cancel.requested() {
+            return Ok(SourceEvent::Cancelled);
+        }
+        let name = &plan.facts.name;
+        run.host.toolstack.rename(plan.domid, name, &plan::migrated_away_name(name))?;
+        run.host.reach(Step::SourceVerified)?;
+        Ok(SourceEvent::Verified)
+    }
+
+    /// The point of no return has been journaled.
     fn say_go(&mut self) -> SourceEvent {
-        let Cleared { plan, channel, .. } = &self.cleared;
+        let Cleared { run, plan, channel, .. } = self.cleared();
         tracing::info!(domain = %plan.facts.name, "GO");
-        self.bytes = channel.bytes().acknowledged;
-        match channel.send(Go {}, plan.request.timeouts.answer) {
+        let bytes = channel.bytes().acknowledged;
+        let sent = run
+            .host
+            .reach(Step::SourceJournaledGo)
+            .and_then(|()| Ok(channel.send(Go {}, plan.request.timeouts.answer)?));
+        let sent = sent.and_then(|()| run.host.reach(Step::SourceSentGo));
+        self.bytes = bytes;
+        match sent {
             Ok(()) => self.await_report(),
-            Err(error) => lost(&chain(&error)),
+            Err(error) => lost(&chain(error.as_ref())),
         }
     }
 
     fn await_report(&mut self) -> SourceEvent {
-        let (event, started) = self.hear(self.cleared.plan.request.timeouts.report);
+        let Cleared { run, plan, .. } = self.cleared();
+        let (event, started) = self.hear(plan.request.timeouts.report);
+        if started.is_some()
+            && let Err(error) = run.host.reach(Step::SourceStarted)
+        {
+            return lost(&chain(error.as_ref()));
+        }
         self.started = started.map(|started| (started, Instant::now()));
         event
     }
 
-    /// The undo of everything since the stream, the name included.
-    fn take_back(self, reason: Error) -> Outcome {
-        let Cleared { run, plan, .. } = &self.cleared;
-        let name = &plan.facts.name;
-        let away = plan::migrated_away_name(name);
-        // Not renamed yet in most cases: then this changes nothing.
-        let is_away = run.host.toolstack.domain(plan.domid).is_ok_and(|domain| domain.is_some_and(|d| d.name == away));
-        if is_away && let Err(error) = run.host.toolstack.rename(plan.domid, &away, name) {
-            tracing::warn!(%error, "the name could not be put back");
+    /// Step 9: the domain lives at the destination; what is left of it here goes. What cannot be done now is the daemon's, and told.
+    fn retire(mut self, machine: Source, patience: &mut Patience) -> Outcome {
+        self.cleared().run.phase(Phase::Retire);
+        let (end, mut warnings) = (&mut self.sent.opened.end, Vec::new());
+        let (machine, action) = match end.carry_out(SourceAction::Retire, patience) {
+            Next::Event(event) => machine.step(event),
+            Next::Over(over) => (machine, SourceAction::Leave(format!("{over:?}"))),
+        };
+        if let Err(error) = self.cleared().run.host.reach(Step::SourceRetired) {
+            warnings.push(chain(error.as_ref()));
         }
-        self.cleared.take_back(reason)
-    }
-
-    /// GO was said and nobody answered. The domain stays suspended here: resuming it could make it run twice.
-    fn doubt(self, reason: Error) -> Outcome {
-        let Plan { facts, request, .. } = &self.cleared.plan;
-        let (name, host, away) = (&facts.name, &request.host, plan::migrated_away_name(&facts.name));
-        let advice = format!(
-            "{host} was told to start {name} and has not answered. Look there: bascule list. If {name} runs there, end the              suspended copy here: bascule destroy {away}. If it does not exist there, nor {incoming}, its disks are intact:              bascule destroy {away} here, then bascule create. Never both",
-            incoming = plan::incoming_name(name)
-        );
-        Outcome::Indeterminate { reason, advice }
+        if let SourceAction::Leave(why) = &action {
+            let id = self.cleared().plan.id;
+            warnings.push(format!(
+                "Something is left of the domain here ({why}). The daemon goes on, or type: bascule recover {id}"
+            ));
+        }
+        let receipt = self.receipt(warnings);
+        let end = &mut self.sent.opened.end;
+        end.receipt = serde_json::to_value(&receipt).ok();
+        end.run(machine, action, patience);
+        Outcome::Moved(Box::new(receipt))
     }
 }
 
@@ -471,7 +518,7 @@ fn lost(why: &str) -> SourceEvent {
 /// The destination has the volume, both disks are good, and nobody has written since the sample. Gives the sectors that the
 /// destination has sent since then.
 fn verify_volume(run: Run<'_>, handover: Handover, sample: &Sample) -> Result<u64, Error> {
-    let state = volume_state(run, &sample.volume)?;
+    let state = volume_state(run.host, &sample.volume)?;
     let id = &sample.volume;
     let expected_role = handover == Handover::Dual;
     if !state.connected || !state.up_to_date {
@@ -492,3 +539,33 @@ fn verify_volume(run: Run<'_>, handover: Handover, sample: &Sample) -> Result<u6
 
 /// Between two looks at the user's wish while the destination builds its copy.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A thread that turns the order to cancel, given by another process, into the wish of this one. Ends when it is dropped.
+struct Orders {
+    ended: Arc<AtomicBool>,
+}
+
+/// Between two looks for an order.
+const ORDERS_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Orders {
+    fn follow(run: Run<'_>, id: Uuid) -> Orders {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (state_dir, cancel, end) = (run.host.state_dir.to_owned(), run.cancel.clone(), Arc::clone(&ended));
+        std::thread::spawn(move || {
+            while !end.load(Ordering::SeqCst) {
+                if Order::Cancel.is_given(&state_dir, id) {
+                    cancel.cancel();
+                }
+                std::thread::sleep(ORDERS_INTERVAL);
+            }
+        });
+        Orders { ended }
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}

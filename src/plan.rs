@@ -39,6 +39,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For an answer to Hello or Offer.
     pub answer: Duration,
+    /// Without any progress of the memory stream.
+    pub stall: Duration,
     /// For the block backends to drain and the volumes to be released or taken back.
     pub volumes: Duration,
     /// After a failure: for the destination to let the volumes go, so that the source has them again.
@@ -47,6 +49,30 @@ pub struct Timeouts {
     pub ready: Duration,
     /// From GO to the report that the domain runs.
     pub report: Duration,
+    /// After a loss behind GO: how long this process itself asks the destination, before it leaves that to the daemon.
+    pub resolve: Duration,
+}
+
+impl Timeouts {
+    /// The names that [`Timeouts::set`] knows.
+    pub const NAMES: [&str; 8] = ["connect", "answer", "stall", "volumes", "retake", "ready", "report", "resolve"];
+
+    /// Sets one bound by its name; false when there is none of that name.
+    pub fn set(&mut self, name: &str, bound: Duration) -> bool {
+        let field = match name {
+            "connect" => &mut self.connect,
+            "answer" => &mut self.answer,
+            "stall" => &mut self.stall,
+            "volumes" => &mut self.volumes,
+            "retake" => &mut self.retake,
+            "ready" => &mut self.ready,
+            "report" => &mut self.report,
+            "resolve" => &mut self.resolve,
+            _ => return false,
+        };
+        *field = bound;
+        true
+    }
 }
 
 impl Default for Timeouts {
@@ -54,10 +80,12 @@ impl Default for Timeouts {
         Timeouts {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
             volumes: Duration::from_secs(30),
             retake: Duration::from_secs(120),
             ready: Duration::from_secs(120),
             report: Duration::from_secs(60),
+            resolve: Duration::from_secs(60),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::host::Host;
 use crate::ids::{DomId, VolumeId};
+use crate::journal;
 use crate::plan::{self, DiskFacts, DomainFacts, Plan, PlannedVolume, Request};
 use crate::protocol::{Finding, Handover, Offer, OfferedVolume, Severity};
 use crate::replication::{Attachment, VolumeState};
@@ -44,6 +45,7 @@ pub fn draw(host: &Host<'_>, request: Request) -> Result<Drawn, Error> {
     let handover = choose_handover(host, &request, &volumes, &mut findings);
     findings.extend(volumes.iter().flat_map(|volume| source_volume_findings(host, &volume.state, handover)));
     findings.extend(obstacle(host, domid)?);
+    findings.extend(unfinished(host, volumes.iter().map(|volume| &volume.state.id))?);
 
     let config = plan::attach_by_volume(&config, disks.iter().map(|(index, id)| (*index, id)))?;
     let plan = Plan { id: uuid::Uuid::new_v4(), domid, facts, config, volumes, handover, request };
@@ -65,6 +67,7 @@ pub fn offer(plan: &Plan, memory_kib: u64) -> Offer {
         memory_kib: memory_kib + MEMORY_OVERHEAD_KIB,
         volumes: volumes.collect(),
         handover: plan.handover,
+        port: plan.request.port,
         check_only: plan.request.dry_run,
     }
 }
@@ -220,6 +223,18 @@ fn replication_findings(host: &Host<'_>, volume: &VolumeState) -> Vec<Finding> {
     findings
 }
 
+/// Migrations of these volumes whose journal on this host has no end yet.
+fn unfinished<'a>(host: &Host<'_>, volumes: impl Iterator<Item = &'a VolumeId>) -> Result<Option<Finding>, Error> {
+    for volume in volumes {
+        if let Some(story) = journal::open_for(host.state_dir, volume)? {
+            let found = format!("Migration {} of {} is not finished here: {volume}", story.head.id, story.head.name);
+            let remedy = format!("The daemon works on it; look with: bascule recover --dry-run {}", story.head.id);
+            return Ok(Some(host.error("migration-open", found, remedy)));
+        }
+    }
+    Ok(None)
+}
+
 fn obstacle(host: &Host<'_>, domid: DomId) -> Result<Option<Finding>, Error> {
     let obstacle = host.toolstack.live_migration_obstacle(domid)?;
     Ok(obstacle.map(|found| {
@@ -238,6 +253,7 @@ pub fn destination(host: &Host<'_>, offer: &Offer) -> Result<Vec<Finding>, Error
     for volume in &offer.volumes {
         findings.extend(destination_volume_findings(host, volume)?);
     }
+    findings.extend(unfinished(host, offer.volumes.iter().map(|volume| &volume.id))?);
     findings.extend(facts.bridges.iter().filter(|bridge| !host.toolstack.has_bridge(bridge)).map(|bridge| {
         let remedy = format!("Make it: ip link add {bridge} type bridge");
         host.error("bridge-missing", format!("Bridge {bridge} does not exist"), remedy)

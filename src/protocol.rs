@@ -25,6 +25,9 @@
 //!   |<--------------------------------------------|
 //! ```
 //!
+//! After a lost connection either end, whoever works on its journal then, asks the other's daemon: Hello, Welcome,
+//! Query {id}, Status {stage}. A status only reports; each journal is changed by the process that holds its lock.
+//!
 //! A frame is an 8-byte header and a JSON payload: message type (1 byte, never 0), framing version (1 byte, [`FRAMING`]),
 //! two bytes of zero, payload length (4 bytes, big endian, at most [`PAYLOAD_MAX`]). JSON, because a field that one version
 //! adds is ignored by the version before it, and because domain configurations are libxl's JSON already.
@@ -37,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::VolumeId;
+use crate::journal::Stage;
 
 /// The newest protocol version that this program speaks.
 pub const VERSION: u16 = 1;
@@ -112,6 +116,10 @@ messages! {
     11 => Go,
     /// D had the GO but could not start its copy, which never ran and is gone.
     12 => Returned,
+    /// Either end asks the other's daemon what its journal says of a migration, on a connection of its own.
+    13 => Query,
+    /// The answer.
+    14 => Status,
 }
 
 /// S -> D: who speaks.
@@ -186,8 +194,15 @@ pub struct Offer {
     pub volumes: Vec<OfferedVolume>,
     /// How the volumes will be handed over.
     pub handover: Handover,
+    /// The port of the source's own daemon, for the destination's questions after a lost connection.
+    #[serde(default = "default_port")]
+    pub port: u16,
     /// `--dry-run`: only the answer is wanted.
     pub check_only: bool,
+}
+
+fn default_port() -> u16 {
+    crate::plan::RELOCATION_PORT
 }
 
 /// How bad a finding is.
@@ -272,6 +287,22 @@ pub struct Started {
 pub struct Returned {
     /// Why it could not be started.
     pub reason: String,
+}
+
+/// Either end to the other's daemon: what does your journal say of this migration?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// The migration.
+    pub id: Uuid,
+}
+
+/// The answer to [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The migration.
+    pub id: Uuid,
+    /// What the journal's last deciding record says; `None` when this host has no such journal.
+    pub stage: Option<Stage>,
 }
 
 /// A message that cannot be read.

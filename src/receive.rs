@@ -1,7 +1,8 @@
 //! The story of the destination: one session of the relocation daemon.
 //!
-//! The other end drives: each step awaits its message and nothing else. Until GO, whatever fails or ends the connection
-//! destroys the copy and releases its volumes; the copy is started on GO alone ([`crate::handover::Destination`]).
+//! The other end drives: each step awaits its message and nothing else. Until READY, whatever fails or ends the connection
+//! destroys the copy and releases its volumes; from READY on [`crate::handover::Destination`] decides, and what it decides is in
+//! the journal first.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,17 +10,23 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::admission::{Record, Request, Side};
-use crate::handover::{self, Destination, DestinationAction, DestinationEvent};
+use crate::ends::destination::DestinationEnd;
+use crate::ends::leaving::volume_state;
+use crate::ends::{Next, Over, Patience};
+use crate::fault::Step;
+use crate::handover::{Destination, DestinationAction, DestinationEvent, Ending};
 use crate::host::{Host, PROGRAM};
 use crate::ids::{DomId, VolumeId};
+use crate::journal::{self, Head, Journal, JournaledVolume, Peer};
 use crate::migrate::chain;
 use crate::plan;
 use crate::preflight::{self, stops};
 use crate::protocol::{
-    self, Answer, Failed, Finding, Handover, Hello, Message, Offer, Ready, Returned, Started, Welcome,
+    self, Answer, Failed, Finding, Handover, Hello, Message, Offer, OfferedVolume, Ready, Returned, Started, Status,
+    Welcome,
 };
 use crate::stream::Cancel;
-use crate::toolstack::{Abort, Error, RunState};
+use crate::toolstack::{Abort, Error};
 use crate::transport::Channel;
 
 /// How a session ended.
@@ -33,6 +40,8 @@ pub enum Ended {
     Discarded(Error),
     /// It failed after GO; the copy never ran and is gone, and the source has been told.
     Returned(Error),
+    /// What is left to do is the daemon's, which tries again.
+    Left(Error),
 }
 
 /// The bound of each wait of a session.
@@ -74,14 +83,27 @@ pub fn session(host: &Host<'_>, channel: &Channel, timeouts: Timeouts, cancel: &
 }
 
 fn tell(run: Run<'_>) -> Result<Ended, Failure> {
-    run.greet().map_err(failed("greeting"))?;
-    let offer = run.offer().map_err(failed("reading the offer"))?;
+    let source = run.greet().map_err(failed("greeting"))?;
+    let offer = match run.question().map_err(failed("reading the offer"))? {
+        Question::Offer(offer) => *offer,
+        Question::Query(id) => return run.tell_status(id).map_err(failed("reading the journal")),
+    };
     let findings = run.answer(&offer).map_err(failed("checking the offer"))?;
     if offer.check_only || stops(&findings) {
         return Ok(Ended::Answered(findings));
     }
-    let complete = receive(run, offer)?;
-    Ok(complete.hand_over())
+    Ok(match begin(run, source, offer)?.receive() {
+        Ok(complete) => complete.hand_over(),
+        Err(ended) => ended,
+    })
+}
+
+/// What the other end wants.
+enum Question {
+    /// To send a domain.
+    Offer(Box<Offer>),
+    /// To know how far this host's journal of a migration is.
+    Query(uuid::Uuid),
 }
 
 /// What all steps work with.
@@ -93,7 +115,7 @@ struct Run<'a> {
     cancel: &'a Cancel,
 }
 
-/// Why a step failed. Nothing of the copy is left.
+/// Why a step failed. Nothing had been changed.
 struct Failure {
     step: &'static str,
     reason: Error,
@@ -104,12 +126,13 @@ fn failed(step: &'static str) -> impl FnOnce(Error) -> Failure {
 }
 
 impl Run<'_> {
-    fn greet(&self) -> Result<(), Error> {
+    fn greet(&self) -> Result<Hello, Error> {
         let hello = self.expect_hello()?;
         let version = protocol::choose_version(&hello)?;
         tracing::info!(source = %hello.node, program = %hello.program, version, "greeted");
         let welcome = Welcome { version, node: self.host.node.into(), program: PROGRAM.into() };
-        Ok(self.channel.send(welcome, self.timeouts.offer)?)
+        self.channel.send(welcome, self.timeouts.offer)?;
+        Ok(hello)
     }
 
     fn expect_hello(&self) -> Result<Hello, Error> {
@@ -119,11 +142,20 @@ impl Run<'_> {
         }
     }
 
-    fn offer(&self) -> Result<Offer, Error> {
+    fn question(&self) -> Result<Question, Error> {
         match self.channel.receive(self.timeouts.offer)? {
-            Message::Offer(offer) => Ok(offer),
-            other => Err(unexpected("Offer", &other)),
+            Message::Offer(offer) => Ok(Question::Offer(Box::new(offer))),
+            Message::Query(query) => Ok(Question::Query(query.id)),
+            other => Err(unexpected("Offer or Query", &other)),
         }
+    }
+
+    /// Reports; whoever holds the journal's lock decides.
+    fn tell_status(&self, id: uuid::Uuid) -> Result<Ended, Error> {
+        let stage = journal::read(self.host.state_dir, id)?.map(|story| story.stage());
+        tracing::info!(%id, ?stage, "asked for the status");
+        self.channel.send(Status { id, stage }, self.timeouts.offer)?;
+        Ok(Ended::Answered(Vec::new()))
     }
 
     fn answer(&self, offer: &Offer) -> Result<Vec<Finding>, Error> {
@@ -146,11 +178,57 @@ fn unexpected(expected: &'static str, got: &Message) -> Error {
     protocol::Error::Unexpected { expected, got: got.name() }.into()
 }
 
-/// Steps 3 to 5: the copy is complete, paused, and holds its volumes.
-struct Complete<'a> {
+/// The journal is open; the stream follows.
+struct Begun<'a> {
     run: Run<'a>,
     offer: Offer,
-    _record: Record,
+    record: Record,
+    end: DestinationEnd<'a>,
+}
+
+/// From here on there is something to take back, and the journal says so.
+fn begin(run: Run<'_>, source: Hello, offer: Offer) -> Result<Begun<'_>, Failure> {
+    let volumes: Vec<VolumeId> = offer.volumes.iter().map(|volume| volume.id.clone()).collect();
+    let record = Record::open(run.host.run_dir, offer.id, Side::Incoming, &offer.name, &volumes);
+    let record = record.map_err(|error| failed("locking the volumes")(error.into()))?;
+    match run.channel.receive(run.timeouts.offer) {
+        Ok(Message::Stream(_)) => {}
+        Ok(other) => return Err(failed("waiting for the stream")(unexpected("Stream", &other))),
+        Err(error) => return Err(failed("waiting for the stream")(error.into())),
+    }
+    let journal = open_journal(run, source, &offer).map_err(failed("opening the journal"))?;
+    let end =
+        DestinationEnd::new(run.host, journal, plan::Timeouts { volumes: run.timeouts.volumes, ..Default::default() });
+    Ok(Begun { run, offer, record, end })
+}
+
+fn open_journal(run: Run<'_>, source: Hello, offer: &Offer) -> Result<Journal, Error> {
+    let volume = |offered: &OfferedVolume| -> Result<JournaledVolume, Error> {
+        let state = volume_state(run.host, &offered.id)?;
+        let link = run.host.replication.link(&offered.id.resource)?.map(serde_json::to_value).transpose()?;
+        Ok(JournaledVolume { id: state.id, minor: state.minor, two_primaries: state.two_primaries, link })
+    };
+    journal::prune(run.host.state_dir, journal::KEPT)?;
+    let head = Head {
+        format: journal::FORMAT,
+        id: offer.id,
+        side: Side::Incoming,
+        name: offer.name.clone(),
+        uuid: offer.uuid,
+        domid: None,
+        peer: Peer { host: run.channel.peer()?.ip().to_canonical().to_string(), port: offer.port, node: source.node },
+        handover: offer.handover,
+        volumes: offer.volumes.iter().map(volume).collect::<Result<_, _>>()?,
+        boot: journal::this_boot(),
+        pid: std::process::id(),
+        program: PROGRAM.into(),
+    };
+    Ok(Journal::create(run.host.state_dir, head)?)
+}
+
+/// Steps 3 to 5: the copy is complete, paused, and holds its volumes.
+struct Complete<'a> {
+    begun: Begun<'a>,
     domid: DomId,
     disks: Disks,
     completed_at: Instant,
@@ -159,61 +237,111 @@ struct Complete<'a> {
 /// What happened to the disks while libxl attached them.
 #[derive(Clone, Debug, Default)]
 struct Disks {
-    /// The resources on which we have allowed two Primaries, and on which they are forbidden again.
-    allowed: Vec<String>,
     /// What the source said: RELEASED or KEPT.
     handover: Option<Handover>,
     first_request: Option<Instant>,
     last_grant: Option<Instant>,
 }
 
-fn receive(run: Run<'_>, offer: Offer) -> Result<Complete<'_>, Failure> {
-    let volumes: Vec<VolumeId> = offer.volumes.iter().map(|volume| volume.id.clone()).collect();
-    let record = Record::open(run.host.run_dir, offer.id, Side::Incoming, &offer.name, &volumes);
-    let mut record = record.map_err(|error| failed("locking the volumes")(error.into()))?;
-    match run.channel.receive(run.timeouts.offer) {
-        Ok(Message::Stream(_)) => {}
-        Ok(other) => return Err(failed("waiting for the stream")(unexpected("Stream", &other))),
-        Err(error) => return Err(failed("waiting for the stream")(error.into())),
-    }
-    let mut disks = Disks::default();
-    let restored = restore(run, &offer, &mut record, &mut disks);
-    let released = restored.and_then(|domid| match disks.handover {
-        Some(_) => Ok(domid),
-        None => disks.hear(run, &offer).map(|()| domid).map_err(|error| discard(run, domid, error)),
-    });
-    match released {
-        Ok(domid) => Ok(Complete { run, offer, _record: record, domid, disks, completed_at: Instant::now() }),
-        Err(reason) => {
-            release_volumes(run, &offer, &disks);
-            Err(Failure { step: "restoring the domain", reason })
+impl<'a> Begun<'a> {
+    fn receive(mut self) -> Result<Complete<'a>, Ended> {
+        let mut disks = Disks::default();
+        match self.try_receive(&mut disks) {
+            Ok(domid) => Ok(Complete { begun: self, domid, disks, completed_at: Instant::now() }),
+            Err(reason) => {
+                let (machine, action) = Destination::Restoring.step(DestinationEvent::Failed(chain(reason.as_ref())));
+                Err(self.carry_on(machine, action, "restoring the domain", |_, action| Err(action)))
+            }
         }
     }
-}
 
-/// Lets libxl restore on a thread of its own, while this one answers the hotplug program's requests for disks.
-fn restore(run: Run<'_>, offer: &Offer, record: &mut Record, disks: &mut Disks) -> Result<DomId, Error> {
-    let config = plan::rename(&offer.config, &plan::incoming_name(&offer.name))?;
-    let handle: Mutex<Option<Arc<dyn Abort>>> = Mutex::default();
-    let keep = |abort: Arc<dyn Abort>| *handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(abort);
-    std::thread::scope(|scope| {
-        let toolstack = run.host.toolstack;
-        let restoring = scope.spawn(|| toolstack.restore(&config, run.channel.as_fd(), Arc::new(|_| {}), &keep));
-        while !restoring.is_finished() {
-            if run.cancel.requested() {
-                handle.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|abort| abort.abort());
-            }
-            match record.next_request(Instant::now() + REQUEST_INTERVAL) {
-                Ok(Some(request)) => disks.answer(run, offer, request),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "the hotplug program cannot be heard");
-                    std::thread::sleep(REQUEST_INTERVAL);
+    fn try_receive(&mut self, disks: &mut Disks) -> Result<DomId, Error> {
+        self.run.host.reach(Step::DestinationAccepted)?;
+        self.run.host.reach(Step::DestinationStream)?;
+        let domid = self.restore(disks)?;
+        self.end.journal.append(journal::Record::Copy { domid })?;
+        if disks.handover.is_none() {
+            disks.hear(self.run, &self.offer, &mut self.end.journal)?;
+        }
+        self.run.channel.expect_promptness()?;
+        self.run.host.reach(Step::DestinationComplete)?;
+        Ok(domid)
+    }
+
+    /// Lets libxl restore on a thread of its own, while this one answers the hotplug program's requests for disks.
+    fn restore(&mut self, disks: &mut Disks) -> Result<DomId, Error> {
+        let Begun { run, offer, record, end } = self;
+        let run = *run;
+        let config = plan::rename(&offer.config, &plan::incoming_name(&offer.name))?;
+        let handle: Mutex<Option<Arc<dyn Abort>>> = Mutex::default();
+        let keep = |abort: Arc<dyn Abort>| *handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(abort);
+        std::thread::scope(|scope| {
+            let toolstack = run.host.toolstack;
+            let restoring = scope.spawn(|| toolstack.restore(&config, run.channel.as_fd(), Arc::new(|_| {}), &keep));
+            while !restoring.is_finished() {
+                if run.cancel.requested() {
+                    handle.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|abort| abort.abort());
+                }
+                match record.next_request(Instant::now() + REQUEST_INTERVAL) {
+                    Ok(Some(request)) => disks.answer(run, offer, &mut end.journal, request),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "the hotplug program cannot be heard");
+                        std::thread::sleep(REQUEST_INTERVAL);
+                    }
                 }
             }
+            join(restoring)
+        })
+    }
+
+    /// Carries out until the machine has nothing more to decide. `live` does what only the living migration can, and gives back the
+    /// actions that are not of that kind; a copy that is gone is told to the source, which may wait for it.
+    fn carry_on(
+        &mut self,
+        mut machine: Destination,
+        mut action: DestinationAction,
+        step: &'static str,
+        mut live: impl FnMut(&mut Self, DestinationAction) -> Result<DestinationEvent, DestinationAction>,
+    ) -> Ended {
+        let mut patience = Patience::new(None, self.run.cancel);
+        let mut returned = false;
+        loop {
+            let last_words = self.last_words(&action, step);
+            returned |= matches!(action, DestinationAction::DiscardAndReturn(_));
+            let next = match live(self, action) {
+                Ok(event) => Next::Event(event),
+                Err(action) => self.end.carry_out(action, &mut patience),
+            };
+            match next {
+                Next::Event(event) => {
+                    if let (DestinationEvent::Discarded, Some(words)) = (&event, last_words) {
+                        let _ = self.run.channel.send(words, self.run.timeouts.offer);
+                    }
+                    (machine, action) = machine.step(event);
+                }
+                Next::Over(over) => return self.conclude(over, returned),
+            }
         }
-        join(restoring)
-    })
+    }
+
+    /// What the source hears when the copy is gone.
+    fn last_words(&self, action: &DestinationAction, step: &str) -> Option<Message> {
+        match action {
+            DestinationAction::Discard(why) => Some(Failed { step: step.into(), reason: why.clone() }.into()),
+            DestinationAction::DiscardAndReturn(why) => Some(Returned { reason: why.clone() }.into()),
+            _ => None,
+        }
+    }
+
+    fn conclude(&self, over: Over, returned: bool) -> Ended {
+        match (over, self.end.running) {
+            (_, Some(domid)) => Ended::Moved(domid),
+            (Over::Closed { ending: Ending::Returned, reason }, _) if returned => Ended::Returned(reason.into()),
+            (Over::Closed { reason, .. }, _) => Ended::Discarded(reason.into()),
+            (Over::Left(why) | Over::Doubt(why), _) => Ended::Left(why.into()),
+        }
+    }
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
@@ -222,11 +350,11 @@ fn join<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
 
 impl Disks {
     /// Step 5. The first request shows that libxl has read the stream to its end: what follows on the connection is ours.
-    fn answer(&mut self, run: Run<'_>, offer: &Offer, request: Request) {
+    fn answer(&mut self, run: Run<'_>, offer: &Offer, journal: &mut Journal, request: Request) {
         self.first_request.get_or_insert_with(Instant::now);
         let heard = match self.handover {
             Some(_) => Ok(()),
-            None => self.hear(run, offer),
+            None => self.hear(run, offer, journal),
         };
         match (heard, self.handover) {
             (Ok(()), Some(handover)) => request.grant(handover),
@@ -237,183 +365,109 @@ impl Disks {
     }
 
     /// Awaits RELEASED or KEPT; for KEPT, two Primaries are allowed from here on.
-    fn hear(&mut self, run: Run<'_>, offer: &Offer) -> Result<(), Error> {
+    fn hear(&mut self, run: Run<'_>, offer: &Offer, journal: &mut Journal) -> Result<(), Error> {
         let handover = match run.channel.receive(run.timeouts.released)? {
             Message::Released(_) => Handover::Single,
             Message::Kept(_) => Handover::Dual,
             other => return Err(unexpected("Released or Kept", &other)),
         };
-        self.handover = Some(handover);
+        run.host.reach(Step::DestinationReleased)?;
         if handover == Handover::Dual {
-            self.allow_two_primaries(run, offer)?;
+            allow_two_primaries(run, offer, journal)?;
         }
-        Ok(())
-    }
-
-    fn allow_two_primaries(&mut self, run: Run<'_>, offer: &Offer) -> Result<(), Error> {
-        let deadline = Instant::now() + run.timeouts.volumes;
-        for volume in &offer.volumes {
-            let resource = &volume.id.resource;
-            let state = run.host.replication.state(&volume.id)?.ok_or("The volume has gone from this host")?;
-            if !state.two_primaries && !self.allowed.contains(resource) {
-                self.allowed.push(resource.clone());
-                run.host.replication.allow_two_primaries(resource, true, deadline)?;
-            }
-        }
+        self.handover = Some(handover);
         Ok(())
     }
 }
 
-/// The undo of the restore: the copy goes. Gives the reason back.
-fn discard(run: Run<'_>, domid: DomId, reason: Error) -> Error {
-    if let Err(error) = run.host.toolstack.destroy(domid) {
-        tracing::error!(%domid, error = %chain(error.as_ref()), "the copy could not be destroyed");
-    }
-    reason
-}
-
-/// The undo of step 5: the hotplug program has let go of the volumes; make sure of it, and forbid two Primaries again.
-fn release_volumes(run: Run<'_>, offer: &Offer, disks: &Disks) {
+/// On the resources where it is not so already, and journaled before.
+fn allow_two_primaries(run: Run<'_>, offer: &Offer, journal: &mut Journal) -> Result<(), Error> {
     let deadline = Instant::now() + run.timeouts.volumes;
     for volume in &offer.volumes {
-        if let Err(error) = run.host.replication.demote(&volume.id, deadline) {
-            tracing::error!(volume = %volume.id, error = %chain(error.as_ref()), "not demoted");
+        let resource = &volume.id.resource;
+        if !volume_state(run.host, &volume.id)?.two_primaries {
+            journal.append(journal::Record::Allowed { resource: resource.clone() })?;
+            run.host.replication.allow_two_primaries(resource, true, deadline)?;
         }
     }
-    forbid_two_primaries(run, disks);
-}
-
-fn forbid_two_primaries(run: Run<'_>, disks: &Disks) {
-    let deadline = Instant::now() + run.timeouts.volumes;
-    for resource in &disks.allowed {
-        if let Err(error) = run.host.replication.allow_two_primaries(resource, false, deadline) {
-            tracing::error!(resource, error = %chain(error.as_ref()), "two Primaries are still allowed");
-        }
-    }
+    Ok(())
 }
 
 impl Complete<'_> {
-    /// Steps 6 to 8. The machine decides; this carries out.
+    /// Steps 6 to 8. The machine decides; this carries out, with the hand that recovery has, too.
     fn hand_over(self) -> Ended {
-        let mut machine = Destination::Restoring;
-        let mut event = DestinationEvent::Complete;
-        let mut go_at = Instant::now();
-        loop {
-            let (next, action) = machine.step(event);
-            machine = next;
-            event = match action {
-                DestinationAction::Journal(_) => DestinationEvent::Journaled,
-                DestinationAction::SendReady | DestinationAction::Wait => self.await_go(),
-                // There is no journal to ask for: whatever fails before GO discards the copy.
-                DestinationAction::Ask(_) => {
-                    DestinationEvent::Asked { answer: handover::Answer::Unreachable, replication_up: true }
+        let Complete { mut begun, domid, disks, completed_at } = self;
+        let mut moment = Moment { domid, disks, completed_at, go_at: Instant::now() };
+        let (machine, action) = Destination::Restoring.step(DestinationEvent::Complete);
+        begun.carry_on(machine, action, "waiting for GO", |begun, action| moment.live(begun, action))
+    }
+}
+
+/// When what happened, for the reports to the source.
+struct Moment {
+    domid: DomId,
+    disks: Disks,
+    completed_at: Instant,
+    go_at: Instant,
+}
+
+impl Moment {
+    /// What only the living migration does.
+    fn live(
+        &mut self,
+        begun: &mut Begun<'_>,
+        action: DestinationAction,
+    ) -> Result<DestinationEvent, DestinationAction> {
+        let run = begun.run;
+        match action {
+            DestinationAction::SendReady => Ok(self.send_ready(run)),
+            DestinationAction::Wait => Ok(await_go(run)),
+            DestinationAction::Start => {
+                self.go_at = Instant::now();
+                match run.host.reach(Step::DestinationJournaledOwned) {
+                    Ok(()) => Err(DestinationAction::Start),
+                    Err(error) => Ok(DestinationEvent::NotStarted(chain(error.as_ref()))),
                 }
-                DestinationAction::Start => {
-                    go_at = Instant::now();
-                    self.start()
-                }
-                DestinationAction::ReportStarted => return self.report_started(go_at),
-                DestinationAction::Discard(reason) => return self.give_up(reason.into()),
-                DestinationAction::DiscardAndReturn(reason) => return self.give_back(reason.into()),
-                DestinationAction::Finish => DestinationEvent::Finished,
-                DestinationAction::Doubt(reason) | DestinationAction::Leave(reason) => {
-                    return Ended::Discarded(reason.into());
-                }
-                DestinationAction::Close(_) => return Ended::Moved(self.domid),
-            };
+            }
+            DestinationAction::ReportStarted => {
+                self.report_started(begun);
+                Ok(DestinationEvent::Reported)
+            }
+            DestinationAction::Finish => {
+                // The source demotes itself before it closes; only then can two Primaries be forbidden again.
+                run.channel.finish(run.timeouts.farewell);
+                Err(DestinationAction::Finish)
+            }
+            other => Err(other),
         }
     }
 
-    fn await_go(&self) -> DestinationEvent {
+    fn send_ready(&self, run: Run<'_>) -> DestinationEvent {
         let ready = Ready { disks_us: self.disks_us(), devices_us: micros(self.completed_at - self.last_disk()) };
-        if let Err(error) = self.run.channel.send(ready, self.run.timeouts.offer) {
-            return DestinationEvent::Lost(chain(&error));
-        }
-        let deadline = Instant::now() + self.run.timeouts.go;
-        while Instant::now() < deadline {
-            if self.run.cancel.requested() {
-                return DestinationEvent::Lost("The daemon is being stopped".into());
-            }
-            match self.run.channel.wait_readable(REQUEST_INTERVAL) {
-                Ok(false) => {}
-                Ok(true) => return self.hear_go(),
-                Err(error) => return DestinationEvent::Lost(chain(&error)),
-            }
-        }
-        DestinationEvent::Lost("GO did not come in time".into())
-    }
-
-    fn hear_go(&self) -> DestinationEvent {
-        match self.run.channel.receive(self.run.timeouts.offer) {
-            Ok(Message::Go(_)) => DestinationEvent::Go,
-            Ok(other) => DestinationEvent::Lost(unexpected("Go", &other).to_string()),
-            Err(error) => DestinationEvent::Lost(chain(&error)),
+        let sent = run.host.reach(Step::DestinationJournaledReady);
+        let sent = sent.and_then(|()| Ok(run.channel.send(ready, run.timeouts.offer)?));
+        match sent.and_then(|()| run.host.reach(Step::DestinationSentReady)) {
+            Ok(()) => await_go(run),
+            Err(error) => DestinationEvent::Lost(chain(error.as_ref())),
         }
     }
 
-    /// Step 8: the copy gets the domain's name and runs.
-    fn start(&self) -> DestinationEvent {
-        let (toolstack, name) = (self.run.host.toolstack, &self.offer.name);
-        let renamed = toolstack.rename(self.domid, &plan::incoming_name(name), name);
-        match renamed.and_then(|()| toolstack.unpause(self.domid)) {
-            Ok(()) => DestinationEvent::Running,
-            Err(error) if self.still_paused() => DestinationEvent::NotStarted(chain(error.as_ref())),
-            Err(error) => {
-                tracing::warn!(error = %chain(error.as_ref()), "the domain runs although libxl reports an error");
-                DestinationEvent::Running
-            }
-        }
-    }
-
-    fn still_paused(&self) -> bool {
-        let domain = self.run.host.toolstack.domain(self.domid);
-        domain.is_ok_and(|domain| domain.is_none_or(|domain| domain.state == RunState::Paused))
-    }
-
-    fn report_started(self, go_at: Instant) -> Ended {
-        let Run { channel, timeouts, .. } = self.run;
+    fn report_started(&self, begun: &Begun<'_>) {
+        let run = begun.run;
         let downtime_from = self.disks.first_request.unwrap_or(self.completed_at);
         let started = Started {
             domid: self.domid.0,
             downtime_us: micros(downtime_from.elapsed()),
-            start_us: micros(go_at.elapsed()),
+            start_us: micros(self.go_at.elapsed()),
         };
-        tracing::info!(domain = %self.offer.name, domid = %self.domid, "domain runs here");
-        if let Err(error) = channel.send(started, timeouts.offer) {
-            tracing::warn!(%error, "the source could not be told that the domain runs here");
+        tracing::info!(domain = %begun.offer.name, domid = %self.domid, "domain runs here");
+        let told = run
+            .host
+            .reach(Step::DestinationStarted)
+            .and_then(|()| Ok(run.channel.send(started, run.timeouts.offer)?));
+        if let Err(error) = told.and_then(|()| run.host.reach(Step::DestinationSentStarted)) {
+            tracing::warn!(error = %chain(error.as_ref()), "the source could not be told that the domain runs here");
         }
-        // The source demotes itself before it closes; only then can two Primaries be forbidden again.
-        channel.finish(timeouts.farewell);
-        forbid_two_primaries(self.run, &self.disks);
-        Ended::Moved(self.domid)
-    }
-
-    /// The undo of the complete copy, before GO.
-    fn give_up(self, reason: Error) -> Ended {
-        tracing::error!(reason = %chain(reason.as_ref()), "no GO: the copy is discarded");
-        self.discard();
-        let message = Failed { step: "waiting for GO".into(), reason: chain(reason.as_ref()) };
-        let _ = self.run.channel.send(message, self.run.timeouts.offer);
-        Ended::Discarded(reason)
-    }
-
-    /// The undo of the complete copy after GO: the source may have its domain back once the volumes are free. A copy that
-    /// cannot be destroyed is not returned: then the source must not go on by itself.
-    fn give_back(self, reason: Error) -> Ended {
-        if self.discard() {
-            let _ = self.run.channel.send(Returned { reason: chain(reason.as_ref()) }, self.run.timeouts.offer);
-        }
-        Ended::Returned(reason)
-    }
-
-    /// Whether the copy is gone.
-    fn discard(&self) -> bool {
-        let destroyed = self.run.host.toolstack.destroy(self.domid);
-        if let Err(error) = &destroyed {
-            tracing::error!(domid = %self.domid, error = %chain(error.as_ref()), "the copy could not be destroyed");
-        }
-        release_volumes(self.run, &self.offer, &self.disks);
-        destroyed.is_ok()
     }
 
     fn disks_us(&self) -> u64 {
@@ -422,6 +476,33 @@ impl Complete<'_> {
 
     fn last_disk(&self) -> Instant {
         self.disks.last_grant.unwrap_or(self.completed_at)
+    }
+}
+
+fn await_go(run: Run<'_>) -> DestinationEvent {
+    let deadline = Instant::now() + run.timeouts.go;
+    while Instant::now() < deadline {
+        if run.cancel.requested() {
+            return DestinationEvent::Lost("The daemon is being stopped".into());
+        }
+        match run.channel.wait_readable(REQUEST_INTERVAL) {
+            Ok(false) => {}
+            Ok(true) => return hear_go(run),
+            Err(error) => return DestinationEvent::Lost(chain(&error)),
+        }
+    }
+    DestinationEvent::Lost("GO did not come in time".into())
+}
+
+fn hear_go(run: Run<'_>) -> DestinationEvent {
+    let heard = match run.channel.receive(run.timeouts.offer) {
+        Ok(Message::Go(_)) => run.host.reach(Step::DestinationGo),
+        Ok(other) => Err(unexpected("Go", &other)),
+        Err(error) => Err(error.into()),
+    };
+    match heard {
+        Ok(()) => DestinationEvent::Go,
+        Err(error) => DestinationEvent::Lost(chain(error.as_ref())),
     }
 }
 

@@ -56,6 +56,9 @@ pub enum Error {
     /// The connection ended.
     #[error("The destination is gone")]
     Connection(#[source] transport::Error),
+    /// Nothing was acknowledged for too long.
+    #[error("The stream made no progress for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// The user asked.
     #[error("Cancelled")]
     Cancelled,
@@ -77,11 +80,12 @@ pub fn send(
     channel: &Channel,
     report: &Arc<dyn Report>,
     cancel: &Cancel,
+    stall: Duration,
 ) -> Result<Streamed, Error> {
     let watch = Arc::new(Watch::default());
     let events = on_stream(Arc::clone(&watch), channel.try_clone().map_err(Error::Connection)?, Arc::clone(report));
     let (saved, heard, ended_at) = std::thread::scope(|scope| {
-        let listener = scope.spawn(|| listen(channel, &watch, cancel));
+        let listener = scope.spawn(|| listen(channel, &watch, cancel, stall));
         let saved = host.toolstack.save(domid, channel.as_fd(), events, &|handle| watch.arm(handle));
         let ended_at = Instant::now();
         watch.ended.store(true, Ordering::SeqCst);
@@ -143,11 +147,12 @@ fn on_stream(watch: Arc<Watch>, channel: Channel, report: Arc<dyn Report>) -> On
 }
 
 /// Listens to the destination and to the user until the save ends; aborts it when there is a reason.
-fn listen(channel: &Channel, watch: &Watch, cancel: &Cancel) -> Option<Error> {
+fn listen(channel: &Channel, watch: &Watch, cancel: &Cancel, stall: Duration) -> Option<Error> {
+    let mut progress = (channel.bytes().acknowledged, Instant::now());
     while !watch.ended.load(Ordering::SeqCst) {
         let heard = match channel.wait_readable(LISTEN_INTERVAL) {
             Ok(false) if cancel.requested() => Some(Error::Cancelled),
-            Ok(false) => None,
+            Ok(false) => stalled(channel, &mut progress, stall),
             Ok(true) => Some(hear(channel)),
             Err(error) => Some(Error::Connection(error)),
         };
@@ -157,6 +162,15 @@ fn listen(channel: &Channel, watch: &Watch, cancel: &Cancel) -> Option<Error> {
         }
     }
     None
+}
+
+/// Whether the acknowledged bytes have stood still for too long; `progress` is their number and when it last changed.
+fn stalled(channel: &Channel, progress: &mut (u64, Instant), stall: Duration) -> Option<Error> {
+    let acknowledged = channel.bytes().acknowledged;
+    if acknowledged != progress.0 {
+        *progress = (acknowledged, Instant::now());
+    }
+    (progress.1.elapsed() >= stall).then_some(Error::Stalled(stall))
 }
 
 /// During the stream the destination has nothing to say but that it failed.

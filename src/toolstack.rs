@@ -134,6 +134,9 @@ pub trait Toolstack: Send + Sync {
     /// Refused, with nothing changed, when the domain is not suspended.
     fn resume(&self, domid: DomId) -> Result<(), Error>;
 
+    /// Switches log-dirty mode off, in case that a save was killed in the middle. What stays on costs speed alone, and is logged.
+    fn stop_log_dirty(&self, domid: DomId);
+
     /// Renames a domain if it still has the name `old` and nobody on this host has the name `new`.
     fn rename(&self, domid: DomId, old: &str, new: &str) -> Result<(), Error>;
 

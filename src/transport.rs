@@ -24,6 +24,11 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Probes without an answer before the connection is dead.
 pub const KEEPALIVE_PROBES: u32 = 6;
 
+/// How soon a peer is taken for lost while the domain stands still.
+pub const PROMPTNESS: Duration = Duration::from_secs(10);
+/// Keepalive probes within that time.
+const PROMPT_PROBES: u32 = 4;
+
 /// What can go wrong on the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -96,6 +101,19 @@ impl Channel {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         Ok(Channel { stream })
+    }
+
+    /// The memory has been streamed and the domain is suspended: from now on a peer that vanishes is noticed within
+    /// [`PROMPTNESS`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the socket refuses an option.
+    pub fn expect_promptness(&self) -> Result<(), Error> {
+        let interval = PROMPTNESS / (PROMPT_PROBES + 1);
+        let keepalive = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(PROMPT_PROBES);
+        let socket = SockRef::from(&self.stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        Ok(socket.set_tcp_user_timeout(Some(PROMPTNESS))?)
     }
 
     /// A second handle on the same connection, for the thread that listens while libxl writes.

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 
+use bascule::fault::Faults;
 use bascule::host::Host;
 use bascule::migrate::{Outcome, migrate};
 use bascule::plan::{Request, Timeouts};
@@ -53,8 +54,10 @@ fn run(world: &Arc<World>, handover: Option<Handover>) -> (Outcome, Ended) {
     })
 }
 
+static NO_FAULTS: Faults = Faults::none();
+
 fn host<'a>(side: &'a Side, node: &'a str, run_dir: &'a std::path::Path) -> Host<'a> {
-    Host { toolstack: side, replication: side, node, run_dir }
+    Host { toolstack: side, replication: side, node, run_dir, state_dir: run_dir, faults: &NO_FAULTS }
 }
 
 fn at_source() -> Rest {

@@ -78,7 +78,9 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
         Some(Ended::Shutdown(reason)) => {
             context.destroy(domid)?;
             match reason {
-                ShutdownReason::Crash | ShutdownReason::Watchdog => Err(format!("{} crashed instead of shutting down", args.domain).into()),
+                ShutdownReason::Crash | ShutdownReason::Watchdog => {
+                    Err(format!("{} crashed instead of shutting down", args.domain).into())
+                }
                 _ => Ok(()),
             }
         }

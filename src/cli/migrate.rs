@@ -1,10 +1,12 @@
 //! `bascule migrate`: one line a phase, and the receipt.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bascule::drbd::Drbd;
+use bascule::fault::Faults;
 use bascule::host::{self, Host};
 use bascule::migrate::{Outcome, chain, migrate};
 use bascule::plan::{Request, Timeouts};
@@ -17,25 +19,33 @@ use super::Migrate;
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT, REFUSED};
 
 /// Runs the command.
-pub(crate) fn run(args: &Migrate) -> ExitCode {
-    match start(args) {
+pub(crate) fn run(args: &Migrate, state_dir: &Path) -> ExitCode {
+    match start(args, state_dir) {
         Ok(outcome) => conclude(args, outcome),
         Err(error) => exit::fail(FAILED, &chain(error.as_ref())),
     }
 }
 
-fn start(args: &Migrate) -> Result<Outcome, Error> {
+fn start(args: &Migrate, state_dir: &Path) -> Result<Outcome, Error> {
     let (context, drbd) = (Context::open()?, Drbd::open()?);
     let domid = context.find(&args.domain)?.domain.domid;
     let node = host::node_name();
-    let host = Host { toolstack: &context, replication: &drbd, node: &node, run_dir: host::RUN_DIR.as_ref() };
+    let faults = Faults::new(args.rehearsal.fail_at);
+    let host = Host {
+        toolstack: &context,
+        replication: &drbd,
+        node: &node,
+        run_dir: host::RUN_DIR.as_ref(),
+        state_dir,
+        faults: &faults,
+    };
     let request = Request {
         domid,
         host: args.host.clone(),
         port: args.port,
         handover: args.handover,
         dry_run: args.dry_run,
-        timeouts: Timeouts::default(),
+        timeouts: timeouts(args),
     };
     let report: Arc<dyn Report> = match args.json {
         true => Arc::new(Json),
@@ -44,6 +54,14 @@ fn start(args: &Migrate) -> Result<Outcome, Error> {
     let cancel = Cancel::default();
     super::serve::cancel_on_signal(&cancel)?;
     Ok(migrate(&host, request, &report, &cancel))
+}
+
+fn timeouts(args: &Migrate) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    for (name, bound) in &args.timeouts {
+        timeouts.set(name, *bound);
+    }
+    timeouts
 }
 
 #[expect(clippy::print_stdout, reason = "the program's output")]

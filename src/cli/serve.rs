@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use bascule::daemon::{self, Config};
+use bascule::daemon::{self, Config, Workers};
 use bascule::drbd::Drbd;
+use bascule::fault::Faults;
 use bascule::host::{self, Host};
 use bascule::receive::{self, Ended, Timeouts};
 use bascule::stream::Cancel;
@@ -14,22 +16,39 @@ use bascule::transport::Channel;
 use bascule::xen::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use uuid::Uuid;
 
-use super::Serve;
 use super::exit::Error;
+use super::{Serve, Session};
 
 /// Runs the daemon in the foreground.
-pub(crate) fn run(args: &Serve) -> Result<(), Error> {
+pub(crate) fn run(args: &Serve, state_dir: &Path) -> Result<(), Error> {
     let program = std::env::current_exe()?;
-    let worker = move || {
+    let command = |name: &str| {
         let mut command = Command::new(&program);
-        command.arg("session");
+        command.arg("--state-dir").arg(state_dir).arg(name);
         command
     };
-    let config = Config { listen: listen(args), allow: args.allow.clone(), sessions_max: args.sessions };
+    let session = || {
+        let mut command = command("session");
+        command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
+        command
+    };
+    let recovery = |id: Uuid| {
+        let mut command = command("recover");
+        command.arg("--adopt").arg(id.to_string()).stdin(Stdio::null());
+        command
+    };
+    let config = Config {
+        listen: listen(args),
+        allow: args.allow.clone(),
+        sessions_max: args.sessions,
+        state_dir: state_dir.to_owned(),
+    };
+    let workers = Workers { session: &session, recovery: &recovery };
     let stop = Cancel::default();
     cancel_on_signal(&stop)?;
-    Ok(daemon::serve(&config, &worker, &stop)?)
+    Ok(daemon::serve(&config, &workers, &stop)?)
 }
 
 /// All addresses, IPv4 by IPv6's socket, unless some were given; IPv4 alone where the kernel has no IPv6.
@@ -47,7 +66,7 @@ fn has_ipv6() -> bool {
 }
 
 /// One session on standard input's connection.
-pub(crate) fn session() -> Result<(), Error> {
+pub(crate) fn session(args: &Session, state_dir: &Path) -> Result<(), Error> {
     let connection: TcpStream = io::stdin().as_fd().try_clone_to_owned()?.into();
     let channel = Channel::adopt(connection)?;
     let span = tracing::info_span!("session", peer = %channel.peer()?);
@@ -56,10 +75,18 @@ pub(crate) fn session() -> Result<(), Error> {
     cancel_on_signal(&cancel)?;
     let (context, drbd) = (Context::open()?, Drbd::open()?);
     let node = host::node_name();
-    let host = Host { toolstack: &context, replication: &drbd, node: &node, run_dir: host::RUN_DIR.as_ref() };
+    let faults = Faults::new(args.rehearsal.fail_at);
+    let host = Host {
+        toolstack: &context,
+        replication: &drbd,
+        node: &node,
+        run_dir: host::RUN_DIR.as_ref(),
+        state_dir,
+        faults: &faults,
+    };
     match receive::session(&host, &channel, Timeouts::default(), &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
-        Ended::Discarded(reason) | Ended::Returned(reason) => Err(reason),
+        Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
     }
 }
 

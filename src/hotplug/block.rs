@@ -23,6 +23,7 @@ use super::{Backend, CALL_TIME_MAX, domain_name};
 use crate::admission::{self, Asker, Handover};
 use crate::dm::DeviceNumber;
 use crate::ids::{DomId, VolumeId};
+use crate::journal;
 use crate::layer::{self, Layer};
 use crate::role::{self, Patience, demote_with_retry, promote_with_retry};
 use crate::wait::poll_until;
@@ -88,6 +89,19 @@ pub enum Error {
     /// The records of open migrations cannot be read.
     #[error("Open migrations could not be looked up")]
     Admission(#[from] admission::Error),
+    /// A migration of this host that has not ended keeps the volume.
+    #[error("{volume} belongs to the unfinished migration {id} of {name}: bascule recover --dry-run {id}")]
+    Unfinished {
+        /// The volume.
+        volume: VolumeId,
+        /// The migration.
+        id: uuid::Uuid,
+        /// Its domain.
+        name: String,
+    },
+    /// The journals cannot be read.
+    #[error("Unfinished migrations could not be looked up")]
+    Journal(#[from] journal::Error),
     /// Another domain of this host has the volume.
     #[error("{volume} is attached to {user} on this host already")]
     Attached {
@@ -127,14 +141,16 @@ enum Permission {
 pub struct Call<'a> {
     backend: Backend<'a>,
     dir: PathBuf,
+    journals: PathBuf,
     started: Instant,
 }
 
 impl<'a> Call<'a> {
-    /// A call for a backend; `dir` is where the records of open migrations are ([`admission::DIR`]).
+    /// A call for a backend; `dir` is where the records of open migrations are ([`admission::DIR`]), `journals` where the journals
+    /// are ([`journal::DIR`]).
     #[must_use]
-    pub fn new(backend: Backend<'a>, dir: &Path) -> Self {
-        Self { backend, dir: dir.to_owned(), started: Instant::now() }
+    pub fn new(backend: Backend<'a>, dir: &Path, journals: &Path) -> Self {
+        Self { backend, dir: dir.to_owned(), journals: journals.to_owned(), started: Instant::now() }
     }
 
     /// Attaches the disk. Nothing happens when it is attached already.
@@ -158,7 +174,7 @@ impl<'a> Call<'a> {
     /// Whether, and how, the volume may be attached now, as far as open migrations have a say.
     fn permission(&self, volume: &VolumeId) -> Result<Permission, Error> {
         let Some(ticket) = admission::lookup(&self.dir, volume)? else {
-            return Ok(Permission::Alone);
+            return self.check_finished(volume).map(|()| Permission::Alone);
         };
         let asker = Asker {
             volume: volume.clone(),
@@ -168,6 +184,14 @@ impl<'a> Call<'a> {
         let answer = ticket.ask(&asker, self.deadline(ANSWER_WAIT_MAX));
         let handover = answer.map_err(|source| Error::Refused { volume: volume.clone(), source })?;
         Ok(Permission::Granted(handover))
+    }
+
+    /// Refuses a volume that a migration without a process keeps for its domain.
+    fn check_finished(&self, volume: &VolumeId) -> Result<(), Error> {
+        match journal::open_for(&self.journals, volume)?.filter(journal::Story::reserves_volumes) {
+            Some(story) => Err(Error::Unfinished { volume: volume.clone(), id: story.head.id, name: story.head.name }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses a volume that a domain of this host has, through our layer or straight.

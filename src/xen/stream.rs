@@ -194,6 +194,10 @@ impl Toolstack for Context {
         Ok(self.resume(domid)?)
     }
 
+    fn stop_log_dirty(&self, domid: DomId) {
+        logdirty::off(domid);
+    }
+
     fn rename(&self, domid: DomId, old: &str, new: &str) -> std::result::Result<(), toolstack::Error> {
         Ok(self.rename(domid, old, new)?)
     }

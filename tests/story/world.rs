@@ -284,6 +284,8 @@ impl Toolstack for Side {
         restored.map(|()| DomId(5))
     }
 
+    fn stop_log_dirty(&self, _: DomId) {}
+
     fn resume(&self, domid: DomId) -> Result<(), toolstack::Error> {
         self.here(|end| {
             assert!(end.primary && !end.withdrawn, "resumed without its disk");

@@ -47,7 +47,7 @@ impl Host {
 }
 
 fn call<'a>(nodes: &'a Memory, dir: &Path, backend: &'a str) -> Call<'a> {
-    Call::new(Backend::new(nodes, backend).unwrap(), dir)
+    Call::new(Backend::new(nodes, backend).unwrap(), dir, dir)
 }
 
 /// Opens what the program has announced, as blkback does.

@@ -1,0 +1,234 @@
+//! `bascule recover` and `bascule cancel`: a person's word about a migration.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bascule::admission::Side;
+use bascule::drbd::Drbd;
+use bascule::ends::{Over, Patience};
+use bascule::fault::Faults;
+use bascule::host::{self, Host};
+use bascule::journal::{self, Listed, Stage};
+use bascule::migrate::chain;
+use bascule::orders::Order;
+use bascule::plan::Timeouts;
+use bascule::recover::{Examination, Recovered, examine, recover};
+use bascule::stream;
+use bascule::xen::Context;
+use clap::Args;
+use uuid::Uuid;
+
+use super::exit::{self, DONE, Error, FAILED, IN_DOUBT};
+
+/// Finish, or take back, migrations whose process has died
+///
+/// The daemon does so by itself; this is for looking, for hosts without a daemon, and for saying what no program can know. Prints what
+/// it saw, what it concluded and why.
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The migration, by its id or the beginning of it; all unfinished ones unless given
+    id: Option<String>,
+    /// Only look and conclude; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The other host is dead: its copy of the domain does not run and will not run again. Say this only of a host that is switched off,
+    /// or fenced: if it is not true, the domain may run twice
+    #[arg(long, requires = "id", conflicts_with = "dry_run")]
+    peer_is_dead: bool,
+    /// How long to go on asking the other host, in seconds
+    #[arg(long, default_value_t = 30)]
+    wait: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// As the daemon's child: until it is decided
+    #[arg(long, hide = true, requires = "id")]
+    adopt: bool,
+}
+
+/// Between two tries of the daemon's child, when a person must speak or something stands in the way.
+const ADOPT_AGAIN: Duration = Duration::from_secs(5);
+
+/// Runs `recover`.
+pub(crate) fn run(args: &Recover, state_dir: &Path) -> ExitCode {
+    match start(args, state_dir) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => exit::fail(FAILED, &chain(error.as_ref())),
+    }
+}
+
+fn start(args: &Recover, state_dir: &Path) -> Result<u8, Error> {
+    let found = chosen(args, state_dir)?;
+    if found.is_empty() {
+        say(args, "No migration is unfinished on this host.");
+        return Ok(DONE);
+    }
+    let (context, drbd, node) = (Context::open()?, Drbd::open()?, host::node_name());
+    let host = Host {
+        toolstack: &context,
+        replication: &drbd,
+        node: &node,
+        run_dir: host::RUN_DIR.as_ref(),
+        state_dir,
+        faults: &Faults::none(),
+    };
+    let mut worst = DONE;
+    for listed in found {
+        worst = worst.max(treat(args, &host, listed)?);
+    }
+    Ok(worst)
+}
+
+/// The unfinished journals that are meant; one that cannot be read is an error, not left out.
+fn chosen(args: &Recover, state_dir: &Path) -> Result<Vec<Listed>, Error> {
+    let all = journal::unfinished(state_dir)?.into_iter();
+    let open = all.filter(|listed| !listed.story.as_ref().is_ok_and(journal::Story::is_done));
+    let Some(wanted) = &args.id else { return Ok(open.collect()) };
+    let matching: Vec<Listed> = open.filter(|listed| listed.id.to_string().starts_with(wanted.as_str())).collect();
+    match matching.len() {
+        0 if args.adopt => Ok(Vec::new()),
+        0 => Err(format!("No unfinished migration begins with {wanted}: bascule history").into()),
+        1 => Ok(matching),
+        several => Err(format!("{several} unfinished migrations begin with {wanted}").into()),
+    }
+}
+
+fn treat(args: &Recover, host: &Host<'_>, listed: Listed) -> Result<u8, Error> {
+    let Listed { id, story, holder, .. } = listed;
+    let story = story?;
+    if args.peer_is_dead {
+        Order::PeerIsDead.give(host.state_dir, id)?;
+    }
+    if !args.adopt {
+        print(args, &examine(host, &story)?);
+    }
+    if args.dry_run {
+        return Ok(DONE);
+    }
+    let cancel = stream::Cancel::default();
+    super::serve::cancel_on_signal(&cancel)?;
+    if args.adopt {
+        return adopt(host, id, &cancel);
+    }
+    let mut patience = Patience::new(Some(Instant::now() + Duration::from_secs(args.wait)), &cancel);
+    match recover(host, id, Timeouts::default(), &mut patience)? {
+        Recovered::Held => wait_for_other(args, host, id, holder),
+        Recovered::Done => Ok(conclude(args, "Nothing is left to do.", DONE)),
+        Recovered::Over(Over::Closed { ending, .. }) => Ok(conclude(args, &format!("Done: {ending:?}."), DONE)),
+        Recovered::Over(Over::Doubt(why)) => Ok(conclude(args, &format!("A person must speak: {why}."), IN_DOUBT)),
+        Recovered::Over(Over::Left(why)) => {
+            Ok(conclude(args, &format!("Not decided yet: {why}. The daemon goes on."), IN_DOUBT))
+        }
+    }
+}
+
+/// The daemon's child goes on until it is decided, or it is told to end.
+fn adopt(host: &Host<'_>, id: Uuid, cancel: &stream::Cancel) -> Result<u8, Error> {
+    loop {
+        let mut patience = Patience::new(None, cancel);
+        match recover(host, id, Timeouts::default(), &mut patience)? {
+            Recovered::Held | Recovered::Done | Recovered::Over(Over::Closed { .. }) => return Ok(DONE),
+            Recovered::Over(over) => tracing::warn!(%id, ?over, "not decided"),
+        }
+        let again = Instant::now() + ADOPT_AGAIN;
+        while Instant::now() < again {
+            if cancel.requested() {
+                return Ok(IN_DOUBT);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Another process, the daemon's as a rule, works on it: what it comes to is waited for.
+fn wait_for_other(args: &Recover, host: &Host<'_>, id: Uuid, holder: Option<u32>) -> Result<u8, Error> {
+    let who = holder.map_or_else(|| "Another process".to_owned(), |pid| format!("Process {pid}"));
+    say(args, &format!("{who} works on it."));
+    let deadline = Instant::now() + Duration::from_secs(args.wait);
+    while Instant::now() < deadline {
+        match journal::read(host.state_dir, id)?.map(|story| story.stage()) {
+            Some(Stage::Done(done)) => return Ok(conclude(args, &format!("Done: {done}."), DONE)),
+            None => return Ok(DONE),
+            Some(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+    Ok(conclude(args, "Not decided yet; it goes on.", IN_DOUBT))
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn print(args: &Recover, found: &Examination) {
+    if args.json {
+        println!("{}", serde_json::json!({ "event": "examined", "migration": found }));
+        return;
+    }
+    let Examination { id, domain, side, peer, stage, seen, peer_said, link, conclusion } = found;
+    let direction = match side {
+        Side::Outgoing => "to",
+        Side::Incoming => "from",
+    };
+    println!("{domain}, {direction} {peer} (migration {id})");
+    println!("  the journal here says   {stage}");
+    println!("  the domain here is      {seen}");
+    if let Some(said) = peer_said {
+        println!("  {peer:<23} {said}");
+    }
+    if let Some(link) = link {
+        println!("  the replication link    {link}");
+    }
+    println!("  so                      {conclusion}");
+}
+
+fn say(args: &Recover, text: &str) {
+    conclude(args, text, DONE);
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn conclude(args: &Recover, text: &str, code: u8) -> u8 {
+    match args.json {
+        true => println!("{}", serde_json::json!({ "event": "concluded", "text": text, "code": code })),
+        false => println!("  {text}"),
+    }
+    code
+}
+
+/// Stop a migration that is under way
+///
+/// Up to its point of no return; the domain then runs on at the source. After it, the migration is finished and this says so.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The domain, by name
+    domain: String,
+    /// How long to wait for the end, in seconds
+    #[arg(long, default_value_t = 180)]
+    wait: u64,
+}
+
+/// Runs `cancel`.
+#[expect(clippy::print_stdout, reason = "the program's output")]
+pub(crate) fn cancel(args: &Cancel, state_dir: &Path) -> Result<(), Error> {
+    let open = journal::unfinished(state_dir)?.into_iter().filter_map(|listed| listed.story.ok());
+    let mut ours = open.filter(|story| !story.is_done() && story.head.name == args.domain);
+    let story = ours.next().ok_or_else(|| format!("No migration of {} is under way on this host", args.domain))?;
+    if story.head.side == Side::Incoming {
+        let peer = &story.head.peer.node;
+        return Err(format!("{} is on its way here: cancel it on {peer}", args.domain).into());
+    }
+    let id = story.head.id;
+    Order::Cancel.give(state_dir, id)?;
+    let deadline = Instant::now() + Duration::from_secs(args.wait);
+    while Instant::now() < deadline {
+        match journal::read(state_dir, id)?.map(|story| story.stage()) {
+            Some(Stage::Done(journal::Done::Moved)) => {
+                return Err(format!("It was too late: {} has moved to {}", args.domain, story.head.peer.node).into());
+            }
+            Some(Stage::Done(done)) => {
+                println!("{}: {done}", args.domain);
+                return Ok(());
+            }
+            None => return Ok(()),
+            Some(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+    Err(format!("It has not ended within {} s: bascule recover --dry-run {id}", args.wait).into())
+}

@@ -1,0 +1,108 @@
+//! Journals with work left and nobody who does it: each gets a process that recovers it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use uuid::Uuid;
+
+use crate::journal::{self, Listed};
+
+/// How often the journals are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a recovering process has ended without an end of the migration the next one is started.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// The most processes that recover at one time.
+const RUNNING_MAX: usize = 8;
+
+/// The daemon's care for orphans.
+pub(super) struct Orphans<'a> {
+    state_dir: PathBuf,
+    recoverer: &'a dyn Fn(Uuid) -> Command,
+    running: HashMap<Uuid, Child>,
+    not_before: HashMap<Uuid, Instant>,
+    next_look: Instant,
+}
+
+impl<'a> Orphans<'a> {
+    pub(super) fn new(state_dir: PathBuf, recoverer: &'a dyn Fn(Uuid) -> Command) -> Orphans<'a> {
+        let (running, not_before) = (HashMap::new(), HashMap::new());
+        Orphans { state_dir, recoverer, running, not_before, next_look: Instant::now() }
+    }
+
+    /// Looks, if it is time to.
+    pub(super) fn look(&mut self) {
+        if Instant::now() < self.next_look {
+            return;
+        }
+        self.next_look = Instant::now() + LOOK_INTERVAL;
+        self.reap();
+        match journal::unfinished(&self.state_dir) {
+            Ok(journals) => {
+                journals.iter().filter(|journal| is_orphan(journal)).for_each(|orphan| self.adopt(orphan.id))
+            }
+            Err(error) => tracing::error!(%error, "the journals cannot be read"),
+        }
+    }
+
+    fn adopt(&mut self, id: Uuid) {
+        let waits = self.not_before.get(&id).is_some_and(|moment| Instant::now() < *moment);
+        if waits || self.running.contains_key(&id) || self.running.len() >= RUNNING_MAX {
+            return;
+        }
+        match (self.recoverer)(id).spawn() {
+            Ok(child) => {
+                tracing::warn!(%id, process = child.id(), "adopted: nobody worked on this migration");
+                self.running.insert(id, child);
+            }
+            Err(error) => tracing::error!(%id, %error, "no process could be started to recover it"),
+        }
+    }
+
+    fn reap(&mut self) {
+        let ended: Vec<Uuid> = self.running.iter_mut().filter_map(|(id, child)| has_ended(*id, child)).collect();
+        for id in ended {
+            self.running.remove(&id);
+            self.not_before.insert(id, Instant::now() + AGAIN_AFTER);
+        }
+    }
+
+    /// Tells the processes to leave; what they were doing is in the journals.
+    pub(super) fn end(&mut self) {
+        for child in self.running.values() {
+            if let Ok(pid) = i32::try_from(child.id()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+        let deadline = Instant::now() + super::WORKERS_WAIT;
+        while !self.running.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(super::REAP_INTERVAL);
+            self.reap();
+        }
+    }
+}
+
+/// A journal that cannot be read needs a person, not a process.
+fn is_orphan(journal: &Listed) -> bool {
+    match &journal.story {
+        Ok(story) => !journal.held && !story.is_done(),
+        Err(_) => false,
+    }
+}
+
+fn has_ended(id: Uuid, child: &mut Child) -> Option<Uuid> {
+    match child.try_wait() {
+        Ok(None) => None,
+        Ok(Some(status)) => {
+            tracing::info!(%id, process = child.id(), %status, "recovery ended");
+            Some(id)
+        }
+        Err(error) => {
+            tracing::error!(%id, %error, "a recovering process cannot be waited for");
+            Some(id)
+        }
+    }
+}
