@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use bascule::layer::{Error, Layer, State};
 use drbd_nl::{Refusal, Role};
 
 use crate::pair::target;
-use crate::{Hosts, minor, roles, sectors, soon, volume};
+use crate::{Hosts, disk, minor, roles, sectors, soon, volume};
 
 /// Long enough for a request to be seen waiting, or for one that should not wait to end.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -24,22 +24,15 @@ fn laid(pair: &mut Hosts) -> Layer {
 
 /// Opens the layer as a backend does.
 fn open(layer: &Layer) -> File {
-    File::options().read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_SYNC).open(layer.path()).unwrap()
+    disk::open(layer.path())
 }
 
-/// One block, aligned as O_DIRECT wants it.
-#[repr(align(4096))]
-struct Block([u8; 4096]);
-
 fn write(file: &File, byte: u8) -> io::Result<()> {
-    file.write_all_at(&Block([byte; 4096]).0, 4096)
+    disk::write(file, 1, byte)
 }
 
 fn read(file: &File) -> u8 {
-    let mut block = Block([0; 4096]);
-    file.read_exact_at(&mut block.0, 4096).unwrap();
-    assert!(block.0.iter().all(|byte| *byte == block.0[0]));
-    block.0[0]
+    disk::read(file, 1)
 }
 
 fn write_in_background(file: &File, byte: u8) -> JoinHandle<io::Result<()>> {

@@ -3,7 +3,13 @@
 //! this host happens to `r1/0` on the other.
 
 mod block;
+mod counters;
+mod disk;
+mod heal;
 mod layer;
+mod leftovers;
+#[path = "../../drbd-nl/tests/uml/loopback.rs"]
+mod loopback;
 mod nodes;
 #[path = "../../drbd-nl/tests/uml/pair.rs"]
 #[expect(dead_code, reason = "shared with drbd-nl's own tests, which use more of it")]
@@ -15,6 +21,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bascule::ids::{Minor, VolumeId};
+use bascule::layer::Layer;
 use drbd_nl::Role;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
@@ -28,6 +35,17 @@ impl Hosts {
     fn connected() -> Hosts {
         load_device_mapper();
         Hosts(Pair::connected())
+    }
+
+    /// Pulls the cable between the two hosts and waits until both have noticed.
+    fn cut(&mut self) {
+        loopback::set_up(false).unwrap();
+        self.wait("the loss of the link", |ends| !ends.iter().any(pair::is_connected));
+    }
+
+    /// Puts it back.
+    fn mend(&self) {
+        loopback::set_up(true).unwrap();
     }
 }
 
@@ -43,6 +61,10 @@ fn load_device_mapper() {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
+        self.mend();
+        if let Ok(Some(layer)) = Layer::find(&volume()) {
+            drop(layer.remove(Instant::now() + Duration::from_secs(1)));
+        }
         for end in 0..2 {
             // After a test that failed somebody may hold a volume; taking the pair apart says so.
             drop(self.0.demote(end));
@@ -64,9 +86,14 @@ impl DerefMut for Hosts {
     }
 }
 
-/// The volume that the tests attach, and its counterpart on the other host.
+/// The volume that the tests attach.
 fn volume() -> VolumeId {
-    VolumeId { resource: pair::ENDS[0].to_owned(), volume: 0 }
+    volume_at(0)
+}
+
+/// The volume on this host, 0, and its counterpart on the other, 1.
+fn volume_at(end: usize) -> VolumeId {
+    VolumeId { resource: pair::ENDS[end].to_owned(), volume: 0 }
 }
 
 fn minor() -> Minor {

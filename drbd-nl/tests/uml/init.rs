@@ -6,6 +6,8 @@
 
 #![expect(clippy::print_stdout, reason = "a program of its own")]
 
+#[path = "loopback.rs"]
+mod loopback;
 #[path = "modules.rs"]
 mod modules;
 
@@ -20,8 +22,6 @@ use std::{
     thread,
 };
 
-use drbd_nl::wire::{Message, NLM_F_REQUEST};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -55,7 +55,7 @@ fn run() -> Outcome<ExitStatus> {
     mount_all()?;
     modules::load(BASE)?;
     modules::load(modules::DRBD)?;
-    bring_up_loopback()?;
+    loopback::set_up(true)?;
     let test =
         Command::new(variable("UML_TEST")?).args(["--ignored", "--test-threads=1"]).stdin(Stdio::null()).status();
     test.map_err(|error| format!("cannot run the tests: {error}").into())
@@ -79,27 +79,6 @@ fn mount_all() -> Outcome<()> {
     }
     fs::create_dir("/run/lock")?;
     Ok(())
-}
-
-/// RTM_NEWLINK for the first interface with IFF_UP, in flags and in the mask of flags to change (linux/rtnetlink.h).
-fn bring_up_loopback() -> Outcome<()> {
-    const RTM_NEWLINK: u16 = 16;
-    const NLM_F_ACK: u16 = 4;
-    const IFF_UP: u32 = 1;
-    let mut ifinfomsg = vec![0; 4]; // family, padding, type
-    ifinfomsg.extend(1u32.to_ne_bytes()); // index of lo
-    ifinfomsg.extend(IFF_UP.to_ne_bytes());
-    ifinfomsg.extend(IFF_UP.to_ne_bytes());
-    let flags = NLM_F_REQUEST | NLM_F_ACK;
-    let message = Message { kind: RTM_NEWLINK, flags, sequence: 1, port: 0, payload: ifinfomsg };
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.send_to(&message.emit(), &SocketAddr::new(0, 0), 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = drbd_nl::wire::messages(&answer).next().ok_or("no answer")??;
-    match answer.verdict()?.map(|verdict| verdict.errno) {
-        Some(0) => Ok(()),
-        verdict => Err(format!("cannot bring lo up: {verdict:?}").into()),
-    }
 }
 
 /// What the kernel had to say, since the console shows only the gravest of it.

@@ -62,6 +62,7 @@ impl Pair {
             shared_secret: Some(Secret::new(SECRET)),
             cram_hmac_alg: Some("sha1".to_owned()),
             connect_int: Some(1), // both start at once and often collide at first
+            ping_int: Some(1),    // a link that was cut is soon seen to be
             two_primaries: Some(self.two_primaries),
             ..NetConf::default()
         };
