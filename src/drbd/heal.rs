@@ -10,7 +10,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use drbd_nl::{ConnectionStatus, Dialect, DiskState, Refusal, ResourceStatus, Role, VolumeStatus};
+use drbd_nl::{
+    ConnectionState, ConnectionStatus, Dialect, DiskState, Refusal, ReplState, ResourceStatus, Role, VolumeStatus,
+};
 
 use crate::ids::VolumeId;
 use crate::replication::Link;
@@ -164,13 +166,12 @@ impl<'a> Healing<'a> {
     /// The connection, unless it is StandAlone.
     fn connection<'r>(&self, now: &'r ResourceStatus) -> Option<&'r ConnectionStatus> {
         let ours = |connection: &&ConnectionStatus| connection.peer_node_id == self.link.peer.peer_node_id;
-        now.connections.iter().find(ours).filter(|found| found.state != drbd_nl::ConnectionState::StandAlone)
+        now.connections.iter().find(ours).filter(|found| found.state != ConnectionState::StandAlone)
     }
 
     fn is_healthy(&self, connection: &ConnectionStatus) -> bool {
         let volumes = &connection.peer_devices;
-        let settled = |state: drbd_nl::ReplState| state.is_established() || state.is_resync() || state.is_verify();
-        connection.state.is_connected() && !volumes.is_empty() && volumes.iter().all(|peer| settled(peer.repl_state))
+        connection.state.is_connected() && !volumes.is_empty() && volumes.iter().all(|peer| is_settled(peer.repl_state))
     }
 
     /// Whether the connection says that this host gives up its data. 9 does not show that.
@@ -294,6 +295,12 @@ fn only_here(now: &ResourceStatus, volume: &VolumeStatus) -> u64 {
         return 0;
     }
     super::out_of_sync_sectors(now, volume)
+}
+
+/// The two have agreed on what this volume's connection does; before that a split brain can still be found.
+fn is_settled(state: ReplState) -> bool {
+    let congested = matches!(state, ReplState::Ahead | ReplState::Behind);
+    state.is_established() || state.is_resync() || state.is_verify() || congested
 }
 
 /// Refusals of a state that is still changing, or that the next look understands better.

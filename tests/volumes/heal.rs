@@ -173,6 +173,30 @@ fn a_link_that_was_lost_between_two_primaries_is_healed_and_two_are_forbidden_ag
 
 #[test]
 #[ignore = "needs the real modules: cargo xtask test"]
+fn hosts_heal_before_they_meet_again() {
+    let mut handover = Handover::begin();
+    handover.pair.allow_two(true);
+    handover.pair.drbd.primary(&pair::target(1, 0), false).unwrap();
+    handover.await_primary_there();
+    handover.pair.cut();
+    disk::write(&handover.user, 2, 2).unwrap();
+    handover.discard_copy();
+    let links = &handover.links;
+    thread::scope(|scope| {
+        let healing = [0, 1].map(|end| scope.spawn(move || heal(&links[end], end == 1, soon())));
+        thread::sleep(MOMENT);
+        // Both wait for each other, with the options of before, and the destination is ready to yield.
+        let waiting = handover.pair.ends().map(|end| end.connections[0].net.clone());
+        assert_eq!(waiting.each_ref().map(|net| net.two_primaries), [Some(false), Some(false)]);
+        assert_eq!(waiting.each_ref().map(|net| net.discard_my_data), [Some(false), Some(true)]);
+        handover.pair.mend();
+        healing.into_iter().for_each(|healing| healing.join().unwrap().unwrap());
+    });
+    handover.check(&[(1, 1), (2, 2)]);
+}
+
+#[test]
+#[ignore = "needs the real modules: cargo xtask test"]
 fn what_both_wrote_is_not_given_up() {
     let mut handover = Handover::begin();
     handover.hand_over();
