@@ -66,13 +66,13 @@ pub(crate) fn build(layout: &Layout, drbd: &Drbd, say: fn(&str)) -> anyhow::Resu
     Ok(images)
 }
 
-/// Makes the disks that DRBD replicates: two equal ones, without DRBD's meta data.
+/// Makes the disks that DRBD replicates, two equal ones, without DRBD's meta data; and the disk of each node's own state.
 pub(crate) fn create_disks(layout: &Layout) -> anyhow::Result<()> {
     let [first, second] = NODES.map(|node| layout.disk(node));
     disk::create(&first)?;
     fs::remove_file(&second).ok();
     run(Command::new("cp").arg("--sparse=always").args([&first, &second]))?;
-    Ok(())
+    NODES.into_iter().try_for_each(|node| disk::create_state(&layout.state_disk(node)))
 }
 
 /// A hard link, so that the cache may forget the entry while the lab runs; a copy where the cache lies on another file system.

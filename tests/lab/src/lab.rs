@@ -88,7 +88,8 @@ impl Lab {
         fs::remove_dir_all(self.layout.programs()).ok();
         let drbd = Drbd::choose(options.drbd_modules.as_deref())?;
         image::build(&self.layout, &drbd, options.say)?;
-        let fresh = !(options.keep_disks && NODES.iter().all(|node| self.layout.disk(*node).exists()));
+        let fresh = !(options.keep_disks
+            && NODES.iter().all(|node| self.layout.disk(*node).exists() && self.layout.state_disk(*node).exists()));
         if fresh {
             image::create_disks(&self.layout)?;
         }

@@ -95,6 +95,10 @@ impl Layout {
         self.dir.join(format!("node{node}.disk"))
     }
 
+    pub(crate) fn state_disk(&self, node: u8) -> PathBuf {
+        self.dir.join(format!("node{node}.state"))
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

@@ -116,10 +116,12 @@ fn arguments(layout: &Layout, start: Start) -> Vec<String> {
         ),
     );
 
-    // The nodes call them vda, vdb and vdc.
+    // The nodes call them vda, vdb, vdc and vdd.
     words.disk("root", &images.root, "readonly=on,file.locking=off");
     words.disk("layer", &images.layer, "readonly=on,file.locking=off");
     words.disk("replicated", &layout.disk(node), &format!("cache={}", start.disk_cache.name()));
+    // Its cache is honoured, whatever the other disk's does: what was synced there is there after a loss of power.
+    words.disk("state", &layout.state_disk(node), "cache=writeback");
 
     // The nodes call them eth0 to eth3. `restrict` closes the way out: a node whose replication link is cut would send its
     // packets into the world otherwise.

@@ -1,4 +1,4 @@
-//! The disk that DRBD replicates: one partition per volume, each beginning with an empty ext4 file system for a guest.
+//! The disk that DRBD replicates, and that of a node's own state. The first has one partition per volume, each beginning with an empty ext4 file system for a guest.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -32,6 +32,16 @@ pub(super) fn create(path: &Path) -> anyhow::Result<()> {
         start += size + META_DATA_MIB;
     }
     Ok(())
+}
+
+/// Size of the disk that keeps what a node must not forget, in MiB.
+const STATE_MIB: u64 = 16;
+
+/// Writes the disk of a node's own state, one file system: what lies there outlives the loss of power.
+pub(super) fn create_state(path: &Path) -> anyhow::Result<()> {
+    fs::remove_file(path).ok();
+    File::create(path)?.set_len(STATE_MIB * MIB)?;
+    make_file_system(path, 0, STATE_MIB)
 }
 
 /// The file system is a little smaller than the volume, and ends before the meta data on any of them.
