@@ -223,6 +223,16 @@ pub fn open_migrations(dir: &Path) -> Result<Vec<Entry>, Error> {
     live_entries(dir, Stale::Keep)
 }
 
+/// Removes the records whose process is gone. They count for nothing; this is for whoever looks.
+///
+/// # Errors
+/// As for [`lookup`]; [`Error::Locked`].
+pub fn remove_stale_records(dir: &Path) -> Result<(), Error> {
+    make_dir(dir)?;
+    let _turn = lock_dir(dir)?;
+    live_entries(dir, Stale::Remove).map(drop)
+}
+
 impl Ticket {
     /// Asks the migration whether, and in which way, the volume may be attached; waits for its answer.
     ///

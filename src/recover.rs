@@ -4,7 +4,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::admission::Side;
+use crate::admission::{self, Side};
 use crate::ends::arriving::Arriving;
 use crate::ends::ask;
 use crate::ends::destination::DestinationEnd;
@@ -17,6 +17,7 @@ use crate::handover::{
 };
 use crate::host::Host;
 use crate::journal::{self, Journal, Stage, Story};
+use crate::migrate::chain;
 use crate::plan::Timeouts;
 use crate::toolstack::Error;
 
@@ -76,6 +77,9 @@ pub fn recover(host: &Host<'_>, id: Uuid, timeouts: Timeouts, patience: &mut Pat
             end.run(machine, action, patience)
         }
     };
+    if let Err(error) = admission::remove_stale_records(host.run_dir) {
+        tracing::warn!(error = %chain(&error), "the dead process's record is still there");
+    }
     Ok(Recovered::Over(over))
 }
 
