@@ -82,9 +82,18 @@ fn print_all(args: &History, all: &[Listed], digits: usize) -> Result<(), Error>
 fn as_json(listed: &Listed) -> Value {
     let Listed { id, story, held, holder } = listed;
     match story {
-        Ok(story) => json!({ "id": id, "held": held, "holder": holder, "stage": story.stage(), "story": story }),
+        Ok(story) => {
+            json!({ "id": id, "held": held, "holder": holder, "stage": story.stage(), "story": without_links(story) })
+        }
         Err(error) => json!({ "id": id, "held": held, "holder": holder, "error": chain(error) }),
     }
+}
+
+/// How to connect a volume again has the connection's shared secret in it, which is nothing to print.
+fn without_links(story: &Story) -> Story {
+    let mut story = story.clone();
+    story.head.volumes.iter_mut().for_each(|volume| volume.link = None);
+    story
 }
 
 fn table(all: &[Listed], digits: usize) -> Table {
