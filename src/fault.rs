@@ -24,7 +24,7 @@ macro_rules! steps {
 
         impl Step {
             /// All steps, the source's first, each end's in the order in which they come.
-            pub const ALL: &[Step] = &[$(Step::$step,)*];
+            pub const ALL: [Step; [$(Step::$step,)*].len()] = [$(Step::$step,)*];
 
             /// Its name on the command line.
             #[must_use]
@@ -150,23 +150,35 @@ impl std::fmt::Display for Fault {
 }
 
 /// The fault that is armed in this process, if any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Faults {
     armed: Option<Fault>,
     struck: AtomicBool,
+    die: fn(),
+}
+
+fn die() {
+    // SIGKILL to oneself does not fail.
+    let _ = kill(Pid::this(), Signal::SIGKILL);
 }
 
 impl Faults {
     /// None: how every program runs that was not told otherwise.
     #[must_use]
     pub const fn none() -> Faults {
-        Faults { armed: None, struck: AtomicBool::new(false) }
+        Faults { armed: None, struck: AtomicBool::new(false), die }
     }
 
     /// Arms one fault, or none.
     #[must_use]
     pub fn new(armed: Option<Fault>) -> Faults {
-        Faults { armed, struck: AtomicBool::new(false) }
+        Faults { armed, struck: AtomicBool::new(false), die }
+    }
+
+    /// The same, but a process that is to be killed does this instead: a test's, which runs both ends in one process, panics.
+    #[must_use]
+    pub fn dying_by(self, die: fn()) -> Faults {
+        Faults { die, ..self }
     }
 
     /// A step has been reached: fails here if that is what was asked for. A file `fault-STEP` in `dir` announces it, for whoever waits
@@ -176,28 +188,25 @@ impl Faults {
     /// The armed error.
     pub fn reach(&self, step: Step, dir: &Path) -> Result<(), Error> {
         match self.armed {
-            Some(fault) if fault.step == step && !self.struck.swap(true, Ordering::Relaxed) => strike(fault, dir),
+            Some(fault) if fault.step == step && !self.struck.swap(true, Ordering::Relaxed) => self.strike(fault, dir),
             _ => Ok(()),
         }
     }
-}
 
-fn strike(fault: Fault, dir: &Path) -> Result<(), Error> {
-    tracing::error!(%fault, "fails on purpose");
-    let announcement = dir.join(format!("fault-{}", fault.step.name()));
-    fs::write(&announcement, fault.to_string())?;
-    match fault.kind {
-        Kind::Error => Err(format!("Failed on purpose ({fault})").into()),
-        Kind::Hang => {
-            while announcement.exists() {
-                std::thread::sleep(HANG_INTERVAL);
+    fn strike(&self, fault: Fault, dir: &Path) -> Result<(), Error> {
+        tracing::error!(%fault, "fails on purpose");
+        let announcement = dir.join(format!("fault-{}", fault.step.name()));
+        fs::write(&announcement, fault.to_string())?;
+        match fault.kind {
+            Kind::Error => return Err(format!("Failed on purpose ({fault})").into()),
+            Kind::Hang => {
+                while announcement.exists() {
+                    std::thread::sleep(HANG_INTERVAL);
+                }
             }
-            Ok(())
+            Kind::Kill => (self.die)(),
         }
-        Kind::Kill => {
-            kill(Pid::this(), Signal::SIGKILL)?;
-            Ok(())
-        }
+        Ok(())
     }
 }
 

@@ -1,70 +1,33 @@
 //! The story of a migration, both ends over a real connection, on stand-ins for Xen and DRBD that check the invariants at
 //! every change. One row for each thing that can fail.
 
+#[path = "story/hosts.rs"]
+mod hosts;
 #[path = "story/world.rs"]
 mod world;
 
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread;
 
-use bascule::fault::Faults;
-use bascule::host::Host;
-use bascule::migrate::{Outcome, migrate};
-use bascule::plan::{Request, Timeouts};
+use bascule::fault::{self, Step};
+use bascule::migrate::Outcome;
 use bascule::protocol::Handover;
-use bascule::receive::{self, Ended};
+use bascule::receive::Ended;
 use bascule::replication::Attachment;
-use bascule::report::{Event, Report};
-use bascule::stream::Cancel;
-use bascule::transport::Channel;
-use world::{DOMID, Fault, Rest, Side, World};
-
-struct Silent;
-
-impl Report for Silent {
-    fn event(&self, _: Event<'_>) {}
-}
+use hosts::Hosts;
+use world::{Fault, Rest, World};
 
 /// Runs both ends to their rest.
 fn run(world: &Arc<World>, handover: Option<Handover>) -> (Outcome, Ended) {
-    let dirs = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
-    let (source, destination) = (world.end(0, dirs[0].path()), world.end(1, dirs[1].path()));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let port = listener.local_addr().expect("bound").port();
-    thread::scope(|scope| {
-        let receiving = scope.spawn(|| {
-            let (stream, _) = listener.accept().expect("accepts");
-            let channel = Channel::adopt(stream).expect("adopts");
-            let host = host(&destination, "node2", dirs[1].path());
-            receive::session(&host, &channel, receive::Timeouts::default(), &Cancel::default())
-        });
-        let host = host(&source, "node1", dirs[0].path());
-        let request = Request {
-            domid: DOMID,
-            host: "127.0.0.1".into(),
-            port,
-            handover,
-            dry_run: false,
-            timeouts: Timeouts::default(),
-        };
-        let report: Arc<dyn Report> = Arc::new(Silent);
-        let outcome = migrate(&host, request, &report, &Cancel::default());
-        (outcome, receiving.join().expect("the destination does not panic"))
-    })
-}
-
-static NO_FAULTS: Faults = Faults::none();
-
-fn host<'a>(side: &'a Side, node: &'a str, run_dir: &'a std::path::Path) -> Host<'a> {
-    Host { toolstack: side, replication: side, node, run_dir, state_dir: run_dir, faults: &NO_FAULTS }
+    let hosts = Hosts::new(world, [None, None]);
+    let (outcome, mut ended) = hosts.run(handover);
+    (outcome.expect("nobody died"), ended.remove(0))
 }
 
 fn at_source() -> Rest {
     Rest { running_at: vec![0], domains_at: [1, 0], primary_at: vec![0], two_allowed: false, both_primary_seen: false }
 }
 
-fn at_destination() -> Rest {
+fn at_destination_rest() -> Rest {
     Rest { running_at: vec![1], domains_at: [0, 1], primary_at: vec![1], ..at_source() }
 }
 
@@ -77,7 +40,7 @@ fn a_domain_moves_with_never_two_primaries() {
     assert_eq!(receipt.handover, Handover::Single);
     assert_eq!(receipt.single_writer.source_sectors, 0);
     assert!(receipt.warnings.is_empty(), "{:?}", receipt.warnings);
-    assert_eq!(world.rest(), at_destination());
+    assert_eq!(world.rest(), at_destination_rest());
 }
 
 #[test]
@@ -85,7 +48,7 @@ fn a_disk_attached_by_path_moves_with_two_primaries_and_the_permission_is_taken_
     let world = World::new(&[], Attachment::Direct);
     let (outcome, _) = run(&world, None);
     assert!(matches!(&outcome, Outcome::Moved(receipt) if receipt.handover == Handover::Dual), "{outcome:?}");
-    assert_eq!(world.rest(), Rest { both_primary_seen: true, ..at_destination() });
+    assert_eq!(world.rest(), Rest { both_primary_seen: true, ..at_destination_rest() });
 }
 
 #[test]
@@ -154,4 +117,25 @@ fn preflight_refuses_with_nothing_changed() {
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
     assert_eq!(codes, ["name-taken", "memory"]);
     assert_eq!(world.rest().primary_at, [0]);
+}
+
+/// A process dies at every step of either end; the daemons finish, or take back, what it was doing.
+#[test]
+fn whichever_process_dies_one_copy_lives_and_nothing_is_left() {
+    for (handover, step) in [Handover::Single, Handover::Dual].into_iter().flat_map(|h| Step::ALL.map(move |s| (h, s)))
+    {
+        let fault = fault::Fault { step, kind: fault::Kind::Kill };
+        let at_destination = step.name().starts_with("d-");
+        let world = World::new(&[], Attachment::Layer);
+        let hosts = Hosts::new(&world, if at_destination { [None, Some(fault)] } else { [Some(fault), None] });
+        let (outcome, _) = hosts.run(Some(handover));
+        let rest = world.rest();
+        let [source, destination] = [at_source(), at_destination_rest()]
+            .map(|expected| Rest { both_primary_seen: rest.both_primary_seen, ..expected });
+        assert!(rest == source || rest == destination, "{handover} {fault}: {rest:?}");
+        assert!(handover == Handover::Dual || !rest.both_primary_seen, "{handover} {fault}: two Primaries");
+        if let Some(Outcome::Moved(_)) = outcome {
+            assert_eq!(rest, destination, "{handover} {fault}");
+        }
+    }
 }

@@ -1,0 +1,170 @@
+//! Both hosts in one process: a migrating process, and on each host a daemon that answers, receives and adopts orphans.
+//!
+//! A process that dies on purpose unwinds, so that its locks and connections are let go and none of its undo is done.
+
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bascule::ends::Patience;
+use bascule::fault::{Fault, Faults};
+use bascule::host::Host;
+use bascule::journal;
+use bascule::migrate::{Outcome, migrate};
+use bascule::plan::{Request, Timeouts};
+use bascule::protocol::Handover;
+use bascule::receive::{self, Ended};
+use bascule::recover::recover;
+use bascule::report::{Event, Report};
+use bascule::stream::Cancel;
+use bascule::transport::Channel;
+use tempfile::TempDir;
+
+use crate::world::{DOMID, Side, World};
+
+/// How long everything may take to come to rest.
+const REST_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(2);
+
+struct Silent;
+
+impl Report for Silent {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// What a process unwinds with that dies on purpose.
+struct Died;
+
+fn die() {
+    resume_unwind(Box::new(Died));
+}
+
+/// The result, unless the process died on purpose.
+fn living<T>(process: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(process)) {
+        Ok(result) => Some(result),
+        Err(payload) if payload.is::<Died>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Both hosts, the source first.
+pub(crate) struct Hosts {
+    sides: [Side; 2],
+    dirs: [TempDir; 2],
+    faults: [Faults; 2],
+    /// The same port on two addresses, as two hosts have it.
+    listeners: [TcpListener; 2],
+    over: AtomicBool,
+    ended: Mutex<Vec<Ended>>,
+}
+
+impl Hosts {
+    pub(crate) fn new(world: &Arc<World>, faults: [Option<Fault>; 2]) -> Hosts {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        Hosts {
+            sides: [world.end(0, dirs[0].path()), world.end(1, dirs[1].path())],
+            dirs,
+            faults: faults.map(|fault| Faults::new(fault).dying_by(die)),
+            listeners: listen(),
+            over: AtomicBool::new(false),
+            ended: Mutex::default(),
+        }
+    }
+
+    fn host(&self, end: usize) -> Host<'_> {
+        let (side, dir) = (&self.sides[end], self.dirs[end].path());
+        let node = ["node1", "node2"][end];
+        Host { toolstack: side, replication: side, node, run_dir: dir, state_dir: dir, faults: &self.faults[end] }
+    }
+
+    /// Migrates, and waits until no journal is open on either host: what the migrating process said, if it lived, and how the
+    /// destination's sessions ended, questions aside.
+    pub(crate) fn run(&self, handover: Option<Handover>) -> (Option<Outcome>, Vec<Ended>) {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..2)
+                .flat_map(|end| [scope.spawn(move || self.listen(end)), scope.spawn(move || self.adopt(end))])
+                .collect();
+            let outcome = living(|| self.migrate(handover));
+            self.come_to_rest();
+            self.over.store(true, Ordering::SeqCst);
+            threads.into_iter().for_each(|thread| thread.join().expect("no daemon panics"));
+            (outcome, std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner)))
+        })
+    }
+
+    fn migrate(&self, handover: Option<Handover>) -> Outcome {
+        let request = Request {
+            domid: DOMID,
+            host: "127.0.0.2".into(),
+            port: self.listeners[1].local_addr().expect("bound").port(),
+            handover,
+            dry_run: false,
+            timeouts: Timeouts::default(),
+        };
+        let report: Arc<dyn Report> = Arc::new(Silent);
+        migrate(&self.host(0), request, &report, &Cancel::default())
+    }
+
+    /// The daemon's door: each connection is a process of its own.
+    fn listen(&self, end: usize) {
+        thread::scope(|scope| {
+            while !self.over.load(Ordering::SeqCst) {
+                match self.listeners[end].accept() {
+                    Ok((stream, _)) => {
+                        drop(scope.spawn(move || self.session(end, Channel::adopt(stream).expect("adopts"))))
+                    }
+                    Err(_) => thread::sleep(POLL),
+                }
+            }
+        });
+    }
+
+    fn session(&self, end: usize, channel: Channel) {
+        let host = self.host(end);
+        let ended = living(|| receive::session(&host, &channel, receive::Timeouts::default(), &Cancel::default()));
+        let was_question = matches!(&ended, Some(Ended::Answered(findings)) if findings.is_empty());
+        if !was_question {
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
+        }
+    }
+
+    /// The daemon's care for orphans.
+    fn adopt(&self, end: usize) {
+        while !self.over.load(Ordering::SeqCst) {
+            for listed in journal::unfinished(self.dirs[end].path()).expect("the journals can be read") {
+                if !listed.held && listed.story.is_ok_and(|story| !story.is_done()) {
+                    let mut patience = Patience::new(Some(Instant::now() + REST_LIMIT), &Cancel::default());
+                    let host = Host { faults: &Faults::none(), ..self.host(end) };
+                    recover(&host, listed.id, Timeouts::default(), &mut patience).expect("recovers");
+                }
+            }
+            thread::sleep(POLL * 10);
+        }
+    }
+
+    fn come_to_rest(&self) {
+        let deadline = Instant::now() + REST_LIMIT;
+        let open = |dir: &Path| !journal::unfinished(dir).expect("the journals can be read").is_empty();
+        while self.dirs.iter().any(|dir| open(dir.path())) {
+            assert!(Instant::now() < deadline, "it does not come to rest");
+            thread::sleep(POLL);
+        }
+    }
+}
+
+/// A port that is free on both addresses.
+fn listen() -> [TcpListener; 2] {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let port = first.local_addr().expect("bound").port();
+        if let Ok(second) = TcpListener::bind(("127.0.0.2", port)) {
+            [&first, &second].into_iter().for_each(|end| end.set_nonblocking(true).expect("can be asked"));
+            return [first, second];
+        }
+    }
+}
