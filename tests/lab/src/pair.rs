@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use crate::lab::Lab;
+use crate::lan::monotonic_now;
 use crate::node::{Node, Output, Spawned};
 
 /// How long a migration may take on a machine that is far too busy.
@@ -96,8 +97,18 @@ impl Pair {
     /// # Errors
     /// It does not listen.
     pub fn serve(&self, nr: u8) -> anyhow::Result<()> {
+        self.serve_with(nr, "")
+    }
+
+    /// The same, with more options.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub fn serve_with(&self, nr: u8, options: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
-        node.ok("pidof bascule >/dev/null || { setsid bascule serve --allow 10.99.0.0/24 </dev/null >>/var/log/bascule.log 2>&1 & }")?;
+        let serve =
+            format!("setsid bascule serve --allow 10.99.0.0/24 {options} </dev/null >>/var/log/bascule.log 2>&1 &");
+        node.ok(&format!("pgrep -f '^bascule serve' >/dev/null || {{ {serve} }}"))?;
         wait("the daemon listens", || Ok(node.run("ss -Hltn sport = :8002 | grep -q .")?.success()))
     }
 
@@ -107,8 +118,8 @@ impl Pair {
     /// It does not end.
     pub fn stop_serving(&self, nr: u8) -> anyhow::Result<()> {
         let node = self.node(nr);
-        node.run("pkill -TERM -x bascule")?;
-        wait("the daemon has ended", || Ok(!node.run("pidof bascule >/dev/null")?.success()))
+        node.run("pkill -TERM -f '^bascule serve'")?;
+        wait("the daemon has ended", || Ok(!node.run("pgrep -f '^bascule serve' >/dev/null")?.success()))
     }
 
     /// Creates a domain with our program and waits until it is heard.
@@ -127,6 +138,16 @@ impl Pair {
     pub fn heard(&self, guest: Guest, nr: u8) -> anyhow::Result<()> {
         let heard = self.lab.witness().wait_for_node(guest.name, nr, LIMIT);
         heard.map(drop).with_context(|| format!("{} is not heard from node{nr}", guest.name))
+    }
+
+    /// Waits until the domain is heard anew from a node.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn heard_again(&self, guest: Guest, nr: u8) -> anyhow::Result<()> {
+        let now = monotonic_now();
+        let heard = self.lab.witness().wait_for(guest.name, LIMIT, |sighting| sighting.node == nr && sighting.at > now);
+        heard.map(drop).with_context(|| format!("{} is not heard from node{nr} any more", guest.name))
     }
 
     /// Moves a domain; what our program printed, whatever its exit code.
