@@ -14,6 +14,7 @@ use crate::journal::{Journal, Record};
 use crate::migrate::chain;
 use crate::orders::{self, Order};
 use crate::plan::Timeouts;
+use crate::protocol::Handover;
 use crate::toolstack::Error;
 
 /// The destination's end of one migration.
@@ -122,7 +123,8 @@ impl<'a> DestinationEnd<'a> {
         let head = &self.journal.story().head;
         let said = ask::stage_or_reason(self.host, &head.peer, head.id);
         if said.is_err() && Order::PeerIsDead.is_given(self.host.state_dir, head.id) {
-            return Next::Event(DestinationEvent::PeerDead);
+            // With two Primaries the source's writes may be on the disk here; with one they cannot.
+            return Next::Event(DestinationEvent::PeerDead { written: head.handover == Handover::Dual });
         }
         let replication_up = said.is_err() && self.replication_is_up();
         tracing::info!(?said, replication_up, "asked");

@@ -4,11 +4,14 @@
 //! |---|---|---|
 //! | before READY | anything that fails | journals ABORTED, discards the copy |
 //! | before READY | the copy is complete | journals READY, says so |
+//! | READY | the source says that it holds the domain | notes it |
 //! | READY | GO | journals OWNED, starts the copy; journals STARTED, finishes |
-//! | READY | the connection is lost | asks the source's daemon, again and again |
+//! | READY | the connection is lost | journals HELD if that was said; asks the source's daemon, again and again |
 //! | asking | GO is journaled there | journals OWNED, starts the copy |
 //! | asking | anything else is; it knows of no such migration; nobody there, but its host is up | journals ABORTED, discards the copy |
 //! | asking | nobody there | keeps the paused copy, asks again |
+//! | asking | the source's host is dead; it held the domain, and has not written since | journals OWNED, starts the copy |
+//! | asking | the source's host is dead; otherwise | a human must speak |
 //! | OWNED | it could not be started, no virtual CPU has run | journals ABORTED, discards the copy and gives the domain back |
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +27,17 @@ pub enum Destination {
     Promising,
     /// READY is said.
     AwaitGo,
+    /// And the source has answered that it still holds the domain.
+    Held,
+    /// HELD is being journaled.
+    Noting(String),
     /// GO did not come: the source's daemon, the replication link and the operator are asked.
-    Asking(String),
+    Asking {
+        /// Why.
+        why: String,
+        /// The source held the domain after READY: without that it may have run and written after its RELEASED.
+        held: bool,
+    },
     /// OWNED is being journaled.
     Owning,
     /// The copy is being started.
@@ -68,6 +80,8 @@ pub enum DestinationStage {
     Open,
     /// The copy is complete and paused.
     Ready,
+    /// And the source still held the domain then. Written only if GO does not come.
+    Held,
     /// The domain is this host's: its copy is started as soon as this is durable.
     Owned,
     /// The copy has run.
@@ -96,6 +110,8 @@ pub enum DestinationEvent {
     Complete,
     /// The copy cannot be completed.
     Failed(String),
+    /// The source still holds the domain, after READY.
+    Held,
     /// The source handed the domain over.
     Go,
     /// The connection ended, or something else than what was awaited came, or nothing in time.
@@ -111,8 +127,11 @@ pub enum DestinationEvent {
         /// The replication link to the source's host is up: that host lives, and has its copy.
         replication_up: bool,
     },
-    /// The operator says that the source's host is down and stays so until this end is done.
-    PeerDead,
+    /// The operator says that the source's host is down.
+    PeerDead {
+        /// What this host has received has grown since READY: the source has gone on, and its writes are on the disk here.
+        written: bool,
+    },
     /// The domain runs.
     Running,
     /// The domain could not be started and no virtual CPU has run.
@@ -146,7 +165,8 @@ pub enum DestinationAction {
     Discard(String),
     /// The same, then tell the source that it may have its domain back.
     DiscardAndReturn(String),
-    /// Say that a human must speak, and change nothing.
+    /// Say that a human must speak. While the machine is [`Destination::Asking`] go on as after
+    /// [`DestinationAction::Ask`], at leisure.
     Doubt(String),
     /// Keep the hands off: what is on disk decides, and whoever adopts the journal goes on from it.
     Leave(String),
@@ -166,10 +186,20 @@ impl Destination {
             (Destination::Promising, E::Journaled) => (Destination::AwaitGo, DestinationAction::SendReady),
             (Destination::Promising, E::NotJournaled(why)) => abort(why, Promised::Nothing),
 
-            (Destination::AwaitGo, E::Go) => own(),
-            (Destination::AwaitGo, E::Lost(why) | E::Failed(why)) => ask(why),
-            (Destination::Asking(why), E::Asked { answer, replication_up }) => hear(why, answer, replication_up),
-            (Destination::Asking(_), E::PeerDead) => own(),
+            (Destination::AwaitGo, E::Held) => (Destination::Held, DestinationAction::Wait),
+            (Destination::AwaitGo | Destination::Held, E::Go) => own(),
+            (Destination::AwaitGo, E::Lost(why) | E::Failed(why)) => ask(why, false),
+            (Destination::Held, E::Lost(why) | E::Failed(why)) => {
+                journal(Destination::Noting(why), DestinationStage::Held)
+            }
+            (Destination::Noting(why), E::Journaled) => ask(why, true),
+            (Destination::Asking { why, held }, E::Asked { answer, replication_up }) => {
+                hear(why, held, answer, replication_up)
+            }
+            (Destination::Asking { held: true, .. }, E::PeerDead { written: false }) => own(),
+            (Destination::Asking { why, held }, E::PeerDead { .. }) => {
+                (Destination::Asking { why, held }, DestinationAction::Doubt(MAY_HAVE_GONE_ON.into()))
+            }
 
             (Destination::Owning, E::Journaled) => start(),
             (Destination::Starting, E::Running) => (Destination::Reporting, DestinationAction::ReportStarted),
@@ -184,7 +214,10 @@ impl Destination {
             }
             (Destination::Discarding, E::Discarded) => close(Ending::Returned),
 
-            (Destination::Owning | Destination::Recording | Destination::Aborting { .. }, E::NotJournaled(why))
+            (
+                Destination::Noting(_) | Destination::Owning | Destination::Recording | Destination::Aborting { .. },
+                E::NotJournaled(why),
+            )
             | (Destination::Finishing | Destination::Discarding, E::Stuck(why)) => leave(why),
             (state, _) => (state, DestinationAction::Wait),
         }
@@ -195,9 +228,11 @@ impl Destination {
         use {DestinationSeen as Seen, DestinationStage as Stage};
         match (stage, seen) {
             (Stage::Open, _) => abort(INTERRUPTED.into(), Promised::Nothing),
-            (Stage::Ready, Seen::Gone) => abort(INTERRUPTED.into(), Promised::Ready),
-            (Stage::Ready, Seen::Paused) => ask(INTERRUPTED.into()),
-            (Stage::Ready, Seen::Running) => (Destination::Over, DestinationAction::Doubt(RUNS_WITHOUT_GO.into())),
+            (Stage::Ready | Stage::Held, Seen::Gone) => abort(INTERRUPTED.into(), Promised::Ready),
+            (Stage::Ready | Stage::Held, Seen::Paused) => ask(INTERRUPTED.into(), stage == Stage::Held),
+            (Stage::Ready | Stage::Held, Seen::Running) => {
+                (Destination::Over, DestinationAction::Doubt(RUNS_WITHOUT_GO.into()))
+            }
             (Stage::Owned, Seen::Paused) => start(),
             (Stage::Owned, Seen::Running) => journal(Destination::Recording, Stage::Started),
             (Stage::Owned, Seen::Gone) => close(Ending::Lost),
@@ -209,17 +244,22 @@ impl Destination {
 }
 
 /// What the source's daemon said. A copy that is whole goes forward whenever the source has promised not to use its own.
-fn hear(why: String, answer: Answer<SourceStage>, replication_up: bool) -> (Destination, DestinationAction) {
+fn hear(
+    why: String,
+    held: bool,
+    answer: Answer<SourceStage>,
+    replication_up: bool,
+) -> (Destination, DestinationAction) {
     match answer {
         Answer::Stage(SourceStage::Go) => own(),
         Answer::Stage(_) | Answer::Unknown => abort(why, Promised::Ready),
         Answer::Unreachable if replication_up => abort(why, Promised::Ready),
-        Answer::Unreachable => ask(why),
+        Answer::Unreachable => ask(why, held),
     }
 }
 
-fn ask(why: String) -> (Destination, DestinationAction) {
-    (Destination::Asking(why.clone()), DestinationAction::Ask(why))
+fn ask(why: String, held: bool) -> (Destination, DestinationAction) {
+    (Destination::Asking { why: why.clone(), held }, DestinationAction::Ask(why))
 }
 
 fn own() -> (Destination, DestinationAction) {
@@ -256,3 +296,6 @@ fn close(ending: Ending) -> (Destination, DestinationAction) {
 
 /// Not our doing, and not ours to end.
 pub(super) const RUNS_WITHOUT_GO: &str = "The copy runs although the source never handed the domain over";
+/// It may have given up after RELEASED and gone on; its last writes are on the disk here, then, and not in the copy.
+pub(super) const MAY_HAVE_GONE_ON: &str =
+    "Nothing proves that the source did not go on with the domain: only a cold start is safe";

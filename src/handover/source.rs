@@ -10,7 +10,8 @@
 //! | asking | STARTED, or it ended so | retires its copy |
 //! | asking | ABORTED, or it ended so | journals RETURNED, takes the domain back |
 //! | asking | nobody there, or its copy is lost; the replication link proves that it is gone and never wrote | journals RETURNED, takes the domain back |
-//! | asking | its copy is lost and has written; it knows of no such migration | a human must speak |
+//! | asking | its copy is lost and has written, or nothing proves that it has not; it knows of no such migration | a human must speak |
+//! | taking back | the disk was written after all | a human must speak |
 //! | asking | anything else | asks again |
 
 use serde::{Deserialize, Serialize};
@@ -108,7 +109,7 @@ pub enum SourceEvent {
         /// What the link shows.
         witness: Witness,
     },
-    /// The operator says that the destination's host is down and stays so until this end is done.
+    /// The operator says that the destination's host is down.
     PeerDead {
         /// What the link shows; whether it is connected does not matter here.
         witness: Witness,
@@ -117,6 +118,8 @@ pub enum SourceEvent {
     TakenBack,
     /// There is no domain to take back.
     Gone,
+    /// The volumes are this host's, but written since the sample: the domain stays suspended.
+    Written,
     /// The suspended copy is gone and so are its claims on the volumes.
     Retired,
     /// What [`SourceAction::TakeBack`] or [`SourceAction::Retire`] asked for could not be done now.
@@ -126,7 +129,7 @@ pub enum SourceEvent {
 /// What the source does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceAction {
-    /// Ask the witnesses, then rename the domain out of the way.
+    /// Tell the destination that the domain is held here still, ask the witnesses, then rename the domain out of the way.
     Verify,
     /// Make this record durable: [`SourceEvent::Journaled`] or [`SourceEvent::NotJournaled`] follows.
     Journal(SourceStage),
@@ -134,11 +137,12 @@ pub enum SourceAction {
     SendGo,
     /// Ask the destination's daemon, after a pause that grows: [`SourceEvent::Asked`] follows. The domain stays suspended.
     Ask(String),
-    /// Take the volumes back, put the name back and resume the domain. What is already so stays so.
+    /// Take the volumes back, then compare their counters with the sample, for a resync may have written them up to that
+    /// moment; then put the name back and resume the domain. What is already so stays so.
     TakeBack(String),
     /// Destroy the suspended copy: the domain lives at the destination. What is already gone stays so.
     Retire,
-    /// Say that a human must speak, then go on as after [`SourceAction::Ask`], at leisure.
+    /// Say that a human must speak. While the machine is [`Source::Asking`] go on as after [`SourceAction::Ask`], at leisure.
     Doubt(String),
     /// Keep the hands off: what is on disk decides, and whoever adopts the journal goes on from it.
     Leave(String),
@@ -169,6 +173,7 @@ impl Source {
             (Source::Returning(why), E::Journaled) => take_back(why),
             (Source::TakingBack, E::TakenBack) => close(Ending::Returned),
             (Source::TakingBack, E::Gone) => close(Ending::Lost),
+            (Source::TakingBack, E::Written) => (Source::Over, SourceAction::Doubt(COLD_START_ONLY.into())),
             (Source::Retiring, E::Retired) => close(Ending::Moved),
 
             (Source::Promising | Source::Returning(_), E::NotJournaled(why)) => leave(why),
@@ -206,10 +211,11 @@ fn hear(why: String, answer: Answer<DestinationStage>, witness: Witness) -> (Sou
     match answer {
         Answer::Stage(Stage::Started | Stage::Done(Ending::Moved)) => retire(),
         Answer::Stage(Stage::Aborted | Stage::Done(Ending::Returned)) => give_back(why),
-        Answer::Stage(Stage::Open | Stage::Ready | Stage::Owned) => ask(why),
+        Answer::Stage(Stage::Open | Stage::Ready | Stage::Held | Stage::Owned) => ask(why),
         Answer::Stage(Stage::Done(Ending::Lost)) | Answer::Unreachable if witness.untouched() => give_back(why),
         Answer::Stage(Stage::Done(Ending::Lost)) if witness.written => doubt(why, COLD_START_ONLY),
-        Answer::Stage(Stage::Done(Ending::Lost)) | Answer::Unreachable => ask(why),
+        Answer::Stage(Stage::Done(Ending::Lost)) => doubt(why, LOST_THERE),
+        Answer::Unreachable => ask(why),
         Answer::Unknown => doubt(why, UNKNOWN_THERE),
     }
 }
@@ -258,5 +264,8 @@ fn close(ending: Ending) -> (Source, SourceAction) {
 pub(super) const OUT_OF_PLACE: &str = "The destination sent a message out of place";
 /// The image in memory no longer fits the disk.
 pub(super) const COLD_START_ONLY: &str = "The destination's copy ran, wrote and is gone: only a cold start is safe";
+/// As long as the link is down, and DRBD leaves it down where a Primary here would be overwritten by what was written there.
+pub(super) const LOST_THERE: &str =
+    "The destination's copy is gone, and without the replication link nobody can tell whether it wrote";
 /// Its state directory was lost, or the question went to another host.
 pub(super) const UNKNOWN_THERE: &str = "The destination knows of no such migration";

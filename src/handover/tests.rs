@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::destination::RUNS_WITHOUT_GO;
-use super::source::{COLD_START_ONLY, OUT_OF_PLACE, UNKNOWN_THERE};
+use super::destination::{MAY_HAVE_GONE_ON, RUNS_WITHOUT_GO};
+use super::source::{COLD_START_ONLY, LOST_THERE, OUT_OF_PLACE, UNKNOWN_THERE};
 use super::*;
 
 const QUIET: Witness = Witness { connected: true, peer_primary: false, written: false };
@@ -84,6 +84,7 @@ mod source {
         let table = [
             (Answer::Stage(Stage::Open), QUIET, again.clone()),
             (Answer::Stage(Stage::Ready), QUIET, again.clone()),
+            (Answer::Stage(Stage::Held), QUIET, again.clone()),
             // It may still fail to start its copy.
             (Answer::Stage(Stage::Owned), HELD, again.clone()),
             (Answer::Stage(Stage::Started), HELD, A::Retire),
@@ -92,7 +93,7 @@ mod source {
             (Answer::Stage(Stage::Done(Ending::Returned)), BLIND, back.clone()),
             (lost, QUIET, back.clone()),
             (lost, WRITTEN, cold),
-            (lost, BLIND, again.clone()),
+            (lost, BLIND, A::Doubt(LOST_THERE.into())),
             (Answer::Unreachable, QUIET, back),
             (Answer::Unreachable, HELD, again.clone()),
             (Answer::Unreachable, BLIND, again.clone()),
@@ -134,6 +135,7 @@ mod source {
     #[test]
     fn a_domain_that_is_gone_is_not_taken_back() {
         assert_eq!(from(Source::TakingBack, [E::Gone]), [A::Close(Ending::Lost)]);
+        assert_eq!(from(Source::TakingBack, [E::Written]), [A::Doubt(COLD_START_ONLY.into())]);
         assert_eq!(from(Source::TakingBack, [E::Stuck(why())]), [A::Leave(why())]);
         assert_eq!(from(Source::Retiring, [E::Stuck(why())]), [A::Leave(why())]);
     }
@@ -157,6 +159,7 @@ mod source {
             E::NotJournaled(why()),
             E::TakenBack,
             E::Gone,
+            E::Written,
             E::Retired,
             E::Stuck(why()),
         ];
@@ -203,6 +206,7 @@ mod destination {
         let events = [
             (E::Complete, A::Journal(Stage::Ready)),
             (E::Journaled, A::SendReady),
+            (E::Held, A::Wait),
             (E::Go, A::Journal(Stage::Owned)),
             (E::Journaled, A::Start),
             (E::Running, A::ReportStarted),
@@ -237,8 +241,13 @@ mod destination {
     #[test]
     fn a_record_that_may_be_on_disk_is_left_to_whoever_reads_it() {
         let aborting = |promised| Destination::Aborting { why: why(), promised };
-        let states =
-            [Destination::Owning, Destination::Recording, aborting(Promised::Ready), aborting(Promised::Owned)];
+        let states = [
+            Destination::Noting(why()),
+            Destination::Owning,
+            Destination::Recording,
+            aborting(Promised::Ready),
+            aborting(Promised::Owned),
+        ];
         for state in states {
             assert_eq!(from(state, [E::NotJournaled("full".into())]), [A::Leave("full".into())]);
         }
@@ -262,12 +271,28 @@ mod destination {
             (Answer::Unreachable, false, A::Ask(why())),
         ];
         for (answer, replication_up, expected) in table {
-            let actions = from(Destination::Asking(why()), [E::Asked { answer, replication_up }]);
-            assert_eq!(actions, [expected], "{answer:?} {replication_up}");
+            for held in [true, false] {
+                let asking = Destination::Asking { why: why(), held };
+                let actions = from(asking, [E::Asked { answer, replication_up }]);
+                assert_eq!(actions, std::slice::from_ref(&expected), "{answer:?} {replication_up}");
+            }
         }
-        assert_eq!(from(Destination::AwaitGo, [E::Lost(why())]), [A::Ask(why())]);
-        assert_eq!(from(Destination::Asking(why()), [E::PeerDead]), [A::Journal(Stage::Owned)]);
-        assert_eq!(from(Destination::AwaitGo, [E::PeerDead]), [A::Wait]);
+    }
+
+    #[test]
+    fn the_operators_word_needs_a_source_that_held_the_domain() {
+        let (forward, doubt) = (A::Journal(Stage::Owned), A::Doubt(MAY_HAVE_GONE_ON.into()));
+        let dead = |written| E::PeerDead { written };
+        assert_eq!(from(Destination::AwaitGo, [E::Lost(why()), dead(false)]), [A::Ask(why()), doubt.clone()]);
+        let held = [A::Wait, A::Journal(Stage::Held), A::Ask(why())];
+        let actions = from(Destination::AwaitGo, [E::Held, E::Lost(why()), E::Journaled, dead(false)]);
+        assert_eq!((&actions[..3], &actions[3]), (&held[..], &forward));
+        let actions = from(Destination::AwaitGo, [E::Held, E::Lost(why()), E::Journaled, dead(true)]);
+        assert_eq!((&actions[..3], &actions[3]), (&held[..], &doubt));
+        assert_eq!(from(Destination::AwaitGo, [dead(false)]), [A::Wait]);
+        let adopted = |stage| Destination::adopt(stage, DestinationSeen::Paused).0;
+        assert_eq!(from(adopted(Stage::Ready), [dead(false)]), [doubt]);
+        assert_eq!(from(adopted(Stage::Held), [dead(false)]), [forward]);
     }
 
     #[test]
@@ -278,6 +303,7 @@ mod destination {
         let table = [
             (Stage::Open, [abort(), abort(), abort()]),
             (Stage::Ready, [A::Ask(INTERRUPTED.into()), A::Doubt(RUNS_WITHOUT_GO.into()), abort()]),
+            (Stage::Held, [A::Ask(INTERRUPTED.into()), A::Doubt(RUNS_WITHOUT_GO.into()), abort()]),
             (Stage::Owned, [A::Start, A::Journal(Stage::Started), A::Close(Ending::Lost)]),
             (Stage::Started, [A::Finish, A::Finish, A::Finish]),
             (Stage::Aborted, [discard(), discard(), discard()]),
@@ -300,7 +326,9 @@ mod destination {
             E::Lost(why()),
             E::Journaled,
             E::NotJournaled(why()),
-            E::PeerDead,
+            E::Held,
+            E::PeerDead { written: false },
+            E::PeerDead { written: true },
             E::Running,
             E::NotStarted(why()),
             E::Reported,
