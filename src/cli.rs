@@ -1,5 +1,10 @@
 //! The command line: its grammar, and one function per command.
 
+/// Prints a line on standard output. Nobody who reads it any more is no reason for a migration to end in the middle.
+macro_rules! out {
+    ($($words:tt)*) => { $crate::cli::print(format_args!($($words)*)) };
+}
+
 pub(crate) mod domain;
 pub(crate) mod exit;
 mod history;
@@ -156,6 +161,11 @@ impl Args {
     pub(crate) fn serves(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Session(_))
     }
+}
+
+fn print(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Runs the command; what it returns is one of [`exit`]'s codes.

@@ -4,6 +4,8 @@
 //! connections are as they were, and all that by itself. `BASCULE_FAULTS` chooses the cells: `sample`, `all`, or a part of
 //! their names; `BASCULE_SEED` replays the random ones.
 
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
 #[path = "faults/blow.rs"]
 mod blow;
 #[path = "faults/cell.rs"]
@@ -44,6 +46,33 @@ fn whatever_dies_one_copy_lives() {
     assert!(failed.is_empty(), "{} of {} cells failed", failed.len(), rows.len());
 }
 
+/// `BASCULE_SOAK` migrations to and fro under load, about half of them with a random fault.
+#[test]
+#[ignore = "needs the lab, and a long time: cargo xtask test --soak N"]
+fn soak() {
+    let count = std::env::var("BASCULE_SOAK").ok().and_then(|count| count.parse().ok()).unwrap_or(10_u32);
+    let pair = Pair::new(Lab::attach().expect("the lab runs: cargo xtask lab up"));
+    pair.reset().expect("the pair can be made ready");
+    let (all, mut state) = (Cell::all(), seed());
+    let (mut failed, mut plain) = (0, 0);
+    for nth in 1..=count {
+        let random = split_mix(&mut state);
+        if random.is_multiple_of(2) {
+            plain += 1;
+            cell::migrate_plainly(&pair).unwrap_or_else(|error| {
+                failed += 1;
+                println!("{nth}: FAILED: {error:#}; logs: {:?}", pair.lab().collect_logs(&format!("soak-{nth}")));
+                cell::clean_up(&pair).expect("cleaned up");
+            });
+        } else {
+            print!("{nth}: ");
+            failed += u32::from(run(&pair, pick(&all, random >> 1)).outcome.is_err());
+        }
+    }
+    println!("{count} migrations, {} of them with a fault, {failed} failed", count - plain);
+    assert_eq!(failed, 0);
+}
+
 fn run(pair: &Pair, cell: Cell) -> Row {
     let row = cell.run(pair);
     println!("{row}");
@@ -71,11 +100,20 @@ fn chosen(wanted: &str) -> Vec<Cell> {
 }
 
 fn random(all: &[Cell]) -> Vec<Cell> {
+    let mut state = seed();
+    (0..RANDOM).map(|_| pick(all, split_mix(&mut state))).collect()
+}
+
+fn pick(all: &[Cell], random: u64) -> Cell {
+    all[usize::try_from(random % all.len() as u64).expect("an index")]
+}
+
+/// Printed, so that it can be replayed.
+fn seed() -> u64 {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let seed: u64 = std::env::var("BASCULE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
-    println!("random cells of BASCULE_SEED={seed}");
-    let mut state = seed;
-    (0..RANDOM).map(|_| all[usize::try_from(split_mix(&mut state)).unwrap_or(usize::MAX) % all.len()]).collect()
+    let seed = std::env::var("BASCULE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
+    println!("random faults of BASCULE_SEED={seed}");
+    seed
 }
 
 /// SplitMix64: good enough to choose from a list, and the same everywhere.

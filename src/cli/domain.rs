@@ -36,11 +36,10 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// Runs `create`.
-#[expect(clippy::print_stdout, reason = "the program's output")]
 pub(crate) fn create(args: &Create) -> Result<(), Error> {
     let config = domcfg::load(&args.file, &args.settings)?;
     if args.dry_run {
-        println!("{}", serde_json::to_string_pretty(config.value())?);
+        out!("{}", serde_json::to_string_pretty(config.value())?);
         return Ok(());
     }
     let context = Context::open()?;
@@ -48,7 +47,7 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
     if !args.paused {
         context.unpause(domid)?;
     }
-    println!("{} is domain {domid}", config.name());
+    out!("{} is domain {domid}", config.name());
     Ok(())
 }
 

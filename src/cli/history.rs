@@ -69,12 +69,11 @@ fn find<'a>(all: &'a [Listed], prefix: &str) -> Result<&'a Listed, Error> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print_all(args: &History, all: &[Listed], digits: usize) -> Result<(), Error> {
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&all.iter().map(as_json).collect::<Vec<_>>())?),
-        false if all.is_empty() => println!("No migration has a journal here."),
-        false => println!("{}", table(all, digits).trim_fmt()),
+        true => out!("{}", serde_json::to_string_pretty(&all.iter().map(as_json).collect::<Vec<_>>())?),
+        false if all.is_empty() => out!("No migration has a journal here."),
+        false => out!("{}", table(all, digits).trim_fmt()),
     }
     Ok(())
 }
@@ -160,15 +159,14 @@ fn receipt_s(story: &Story, field: &str) -> Option<String> {
     Some(format!("{:.3} s", ms / 1e3))
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print_one(args: &History, listed: &Listed, digits: usize) -> Result<(), Error> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(listed))?);
+        out!("{}", serde_json::to_string_pretty(&as_json(listed))?);
         return Ok(());
     }
     // An error is one of the command here: there is nothing else to show.
     match &listed.story {
-        Ok(story) => lines(listed, story, digits).iter().for_each(|line| println!("{line}")),
+        Ok(story) => lines(listed, story, digits).iter().for_each(|line| out!("{line}")),
         Err(error) => return Err(chain(error).into()),
     }
     Ok(())

@@ -63,18 +63,17 @@ fn volumes_of(context: &Context, drbd: &Drbd, domid: DomId) -> Result<Vec<Volume
     Ok(volumes)
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print(args: &List, rows: &[Row]) -> Result<(), Error> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(rows)?);
+        out!("{}", serde_json::to_string_pretty(rows)?);
         return Ok(());
     }
-    println!("{:<40}{:>6} {:>6} {:>6}  {:<8}{:>9}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
+    out!("{:<40}{:>6} {:>6} {:>6}  {:<8}{:>9}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
     for Row { info, volumes } in rows {
         let (domain, letters) = (&info.domain, info.flags.to_string());
         let (mib, seconds) = (domain.memory_kib >> 10, domain.cpu_time.as_secs_f64());
-        println!("{:<40}{:>6} {mib:>6} {:>6}  {letters:<8}{seconds:>9.1}", domain.name, domain.domid, domain.vcpus);
-        volumes.iter().for_each(|volume| println!("    {}", line(volume)));
+        out!("{:<40}{:>6} {mib:>6} {:>6}  {letters:<8}{seconds:>9.1}", domain.name, domain.domid, domain.vcpus);
+        volumes.iter().for_each(|volume| out!("    {}", line(volume)));
     }
     Ok(())
 }

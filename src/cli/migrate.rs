@@ -64,11 +64,10 @@ fn timeouts(args: &Migrate) -> Timeouts {
     timeouts
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn conclude(args: &Migrate, outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Moved(receipt) if args.json => {
-            println!("{}", serde_json::json!({ "event": "moved", "receipt": receipt }));
+            out!("{}", serde_json::json!({ "event": "moved", "receipt": receipt }));
             ExitCode::from(DONE)
         }
         Outcome::Moved(receipt) => {
@@ -96,42 +95,43 @@ fn conclude(args: &Migrate, outcome: Outcome) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print_findings(args: &Migrate, findings: &[Finding]) {
     if args.json {
-        println!("{}", serde_json::json!({ "event": "findings", "findings": findings }));
+        out!("{}", serde_json::json!({ "event": "findings", "findings": findings }));
         return;
     }
     if findings.is_empty() {
-        println!("Nothing stands against moving {} to {}.", args.domain, args.host);
+        out!("Nothing stands against moving {} to {}.", args.domain, args.host);
     }
     for Finding { code, severity, node, found, remedy } in findings {
         let word = match severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        println!("{word}: {node}: {found} [{code}]\n    {remedy}.");
+        out!("{word}: {node}: {found} [{code}]\n    {remedy}.");
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print_receipt(receipt: &Receipt) {
     let Receipt { times, single_writer, .. } = receipt;
     let mib = receipt.bytes >> 20;
     let stream_ms = (times.precopy + times.stop_and_copy).as_millis().max(1);
     let mib_per_s = (u128::from(receipt.bytes) * 1000 / stream_ms) >> 20;
-    println!(
+    out!(
         "{} runs on {} (domid {}), moved from {}.",
-        receipt.domain, receipt.destination, receipt.domid, receipt.source
+        receipt.domain,
+        receipt.destination,
+        receipt.domid,
+        receipt.source
     );
-    println!(
+    out!(
         "  total        {:>9}   downtime {} (destination's part: {})",
         s(times.total),
         s(times.downtime),
         s(times.destination_downtime)
     );
-    println!("  stream       {mib:>5} MiB   in {} rounds, {mib_per_s} MiB/s", receipt.rounds);
-    println!(
+    out!("  stream       {mib:>5} MiB   in {} rounds, {mib_per_s} MiB/s", receipt.rounds);
+    out!(
         "  phases       preflight {}, precopy {}, stop-and-copy {}, release {}, attach {}, handover {}, retire {}",
         s(times.preflight),
         s(times.precopy),
@@ -141,7 +141,7 @@ fn print_receipt(receipt: &Receipt) {
         s(times.handover),
         s(times.retire),
     );
-    println!(
+    out!(
         "  single writer ({}): both Primary for {}; written by the source after the suspend: {} sectors; by the destination before it ran: {} sectors",
         receipt.handover,
         s(single_writer.both_primary),
@@ -149,7 +149,7 @@ fn print_receipt(receipt: &Receipt) {
         single_writer.destination_sectors,
     );
     for warning in &receipt.warnings {
-        println!("  warning: {warning}");
+        out!("  warning: {warning}");
     }
 }
 
@@ -161,10 +161,9 @@ fn s(duration: Duration) -> String {
 struct Json;
 
 impl Report for Json {
-    #[expect(clippy::print_stdout, reason = "the program's output")]
     fn event(&self, event: Event<'_>) {
         if let Ok(text) = serde_json::to_string(&event) {
-            println!("{text}");
+            out!("{text}");
         }
     }
 }
@@ -196,21 +195,20 @@ impl Lines {
 }
 
 impl Report for Lines {
-    #[expect(clippy::print_stdout, reason = "the program's output")]
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Phase { phase, at_ms } => {
                 let seconds = Duration::from_millis(at_ms).as_secs_f64();
-                println!("[{seconds:7.3}] {}", sentence(phase, &self.domain, &self.host));
+                out!("[{seconds:7.3}] {}", sentence(phase, &self.domain, &self.host));
             }
             Event::Progress { round, done, total, bytes } if self.is_due(round, done == total) => {
-                println!("            round {round}: {done} of {total} pages, {} MiB sent", bytes >> 20);
+                out!("            round {round}: {done} of {total} pages, {} MiB sent", bytes >> 20);
             }
-            Event::Suspended => println!("            {} is suspended: downtime begins", self.domain),
-            Event::Undo { step } => println!("            taking back: {step}"),
+            Event::Suspended => out!("            {} is suspended: downtime begins", self.domain),
+            Event::Undo { step } => out!("            taking back: {step}"),
             Event::Preflight { findings } => {
                 for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
-                    println!("            warning: {}: {}", finding.node, finding.found);
+                    out!("            warning: {}: {}", finding.node, finding.found);
                 }
             }
             Event::Progress { .. } => {}

@@ -156,10 +156,9 @@ fn wait_for_other(args: &Recover, host: &Host<'_>, id: Uuid, holder: Option<u32>
     Ok(conclude(args, "Not decided yet; it goes on.", IN_DOUBT))
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print(args: &Recover, found: &Examination) {
     if args.json {
-        println!("{}", serde_json::json!({ "event": "examined", "migration": found }));
+        out!("{}", serde_json::json!({ "event": "examined", "migration": found }));
         return;
     }
     let Examination { id, domain, side, peer, stage, seen, peer_said, link, conclusion } = found;
@@ -167,27 +166,26 @@ fn print(args: &Recover, found: &Examination) {
         Side::Outgoing => "to",
         Side::Incoming => "from",
     };
-    println!("{domain}, {direction} {peer} (migration {id})");
-    println!("  the journal here says   {stage}");
-    println!("  the domain here is      {seen}");
+    out!("{domain}, {direction} {peer} (migration {id})");
+    out!("  the journal here says   {stage}");
+    out!("  the domain here is      {seen}");
     if let Some(said) = peer_said {
-        println!("  {peer:<23} {said}");
+        out!("  {peer:<23} {said}");
     }
     if let Some(link) = link {
-        println!("  the replication link    {link}");
+        out!("  the replication link    {link}");
     }
-    println!("  so                      {conclusion}");
+    out!("  so                      {conclusion}");
 }
 
 fn say(args: &Recover, text: &str) {
     conclude(args, text, DONE);
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn conclude(args: &Recover, text: &str, code: u8) -> u8 {
     match args.json {
-        true => println!("{}", serde_json::json!({ "event": "concluded", "text": text, "code": code })),
-        false => println!("  {text}"),
+        true => out!("{}", serde_json::json!({ "event": "concluded", "text": text, "code": code })),
+        false => out!("  {text}"),
     }
     code
 }
@@ -205,7 +203,6 @@ pub(crate) struct Cancel {
 }
 
 /// Runs `cancel`.
-#[expect(clippy::print_stdout, reason = "the program's output")]
 pub(crate) fn cancel(args: &Cancel, state_dir: &Path) -> Result<(), Error> {
     let open = journal::unfinished(state_dir)?.into_iter().filter_map(|listed| listed.story.ok());
     let mut ours = open.filter(|story| !story.is_done() && story.head.name == args.domain);
@@ -223,7 +220,7 @@ pub(crate) fn cancel(args: &Cancel, state_dir: &Path) -> Result<(), Error> {
                 return Err(format!("It was too late: {} has moved to {}", args.domain, story.head.peer.node).into());
             }
             Some(Stage::Done(done)) => {
-                println!("{}: {done}", args.domain);
+                out!("{}: {done}", args.domain);
                 return Ok(());
             }
             None => return Ok(()),

@@ -28,11 +28,10 @@ pub(crate) fn run(args: &Status) -> Result<(), Error> {
     print(args, &resources)
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn print(args: &Status, resources: &[ResourceStatus]) -> Result<(), Error> {
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(resources)?),
-        false => resources.iter().flat_map(lines).for_each(|line| println!("{line}")),
+        true => out!("{}", serde_json::to_string_pretty(resources)?),
+        false => resources.iter().flat_map(lines).for_each(|line| out!("{line}")),
     }
     Ok(())
 }

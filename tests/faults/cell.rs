@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bascule::fault::Step;
 use bascule::protocol::Handover;
-use bascule_lab::lan;
 use bascule_lab::pair::{Pair, VM0, domains};
 use bascule_lab::witness::Window;
+use bascule_lab::{Order, lan};
 
 use crate::blow::Blow;
 
@@ -152,11 +152,24 @@ impl Cell {
                 }
                 pair.create(VM0, from)?;
                 pair.check(VM0, from)?;
+                under_load(pair)?;
                 Ok("ended with its host; started again".into())
             }
             (several, _) => bail!("it runs on {several:?}"),
         }
     }
+}
+
+/// A migration without a fault, to wherever the domain is not.
+pub(crate) fn migrate_plainly(pair: &Pair) -> anyhow::Result<()> {
+    let (from, since) = (whereabouts(pair)?, lan::monotonic_now());
+    let output = pair.migrate(VM0, from, "")?;
+    ensure!(output.success(), "{}{}", output.stdout, output.stderr);
+    pair.check(VM0, 3 - from)?;
+    pair.heard_again(VM0, 3 - from)?;
+    let story = pair.lab().witness().story(VM0.name, Window::since(since));
+    ensure!(story.doubled().is_none() && story.lost_writes().is_empty(), "{:?}", story.doubled());
+    Ok(())
 }
 
 /// The node that the domain runs on; it is started if it does not run.
@@ -165,10 +178,18 @@ fn whereabouts(pair: &Pair) -> anyhow::Result<u8> {
         [nr] => Ok(*nr),
         [] => {
             pair.create(VM0, 1)?;
+            under_load(pair)?;
             Ok(1)
         }
         several => bail!("before the cell it runs on {several:?}"),
     }
+}
+
+/// The guest rewrites its memory at this rate, in KiB/s.
+const DIRTY_KIB_S: u64 = 1024;
+
+fn under_load(pair: &Pair) -> anyhow::Result<()> {
+    pair.lab().witness().ask(VM0.name, Order::Dirty(DIRTY_KIB_S), LIMIT).map(drop)
 }
 
 fn running_on(pair: &Pair) -> anyhow::Result<Vec<u8>> {

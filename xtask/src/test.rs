@@ -23,6 +23,15 @@ pub(crate) struct Arguments {
     /// Nothing but the tests in the lab.
     #[arg(long)]
     only_lab: bool,
+    /// Which cells of the fault matrix are tried: sample (a fixed part and random ones), all, none, or a part of their names.
+    #[arg(long, value_name = "CELLS", default_value = "sample")]
+    faults: String,
+    /// Nothing but N migrations to and fro under load, about half of them with a random fault.
+    #[arg(long, value_name = "N", conflicts_with = "filters")]
+    soak: Option<u32>,
+    /// Replays the random faults of a run that printed this.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Only the tests in the lab whose names contain one of these.
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
@@ -37,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
-    if !arguments.only_lab {
+    let only_lab = arguments.only_lab || arguments.soak.is_some();
+    if !only_lab {
         report.part("format", || cargo(&["fmt", "--all", "--check"]))?;
     }
     if let Err(reason) = ensure_supported() {
@@ -45,7 +55,7 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
         return Ok(());
     }
     ensure_packages(say)?;
-    if !arguments.only_lab {
+    if !only_lab {
         report.part("lints", || {
             cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
         })?;
@@ -74,16 +84,40 @@ fn in_the_lab(arguments: &Arguments) -> anyhow::Result<Counts> {
 
 /// Test targets of that name are made of tests that need the lab, one at a time, and are ignored otherwise.
 fn run_lab_tests(arguments: &Arguments) -> anyhow::Result<Counts> {
-    let words = ["test", "--workspace", "--test", "lab", "--", "--ignored", "--test-threads=1", "--nocapture"];
-    let filters = arguments.filters.iter().map(String::as_str);
-    cargo(&words.into_iter().chain(filters).collect::<Vec<_>>())
+    let filters: Vec<&str> = arguments.filters.iter().map(String::as_str).collect();
+    let mut counts = Counts::default();
+    if let Some(count) = arguments.soak {
+        return lab_target("faults", &["soak"], &[("BASCULE_SOAK", count.to_string())], arguments);
+    }
+    counts += lab_target("lab", &filters, &[], arguments)?;
+    if filters.is_empty() && arguments.faults != "none" {
+        counts += lab_target("faults", &["whatever"], &[("BASCULE_FAULTS", arguments.faults.clone())], arguments)?;
+    }
+    Ok(counts)
+}
+
+fn lab_target(
+    target: &str,
+    filters: &[&str],
+    variables: &[(&str, String)],
+    arguments: &Arguments,
+) -> anyhow::Result<Counts> {
+    let words = ["test", "--workspace", "--test", target, "--", "--ignored", "--test-threads=1", "--nocapture"];
+    let seed = arguments.seed.map(|seed| ("BASCULE_SEED", seed.to_string()));
+    let variables: Vec<(&str, String)> = variables.iter().cloned().chain(seed).collect();
+    cargo_with(&words.into_iter().chain(filters.iter().copied()).collect::<Vec<_>>(), &variables)
 }
 
 /// Runs cargo; what it prints goes on to the screen, and the tests in it are counted.
 fn cargo(arguments: &[&str]) -> anyhow::Result<Counts> {
+    cargo_with(arguments, &[])
+}
+
+fn cargo_with(arguments: &[&str], variables: &[(&str, String)]) -> anyhow::Result<Counts> {
     let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workspace())
         .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -104,6 +138,13 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<Counts> {
 struct Counts {
     passed: u32,
     ignored: u32,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.ignored += other.ignored;
+    }
 }
 
 impl Counts {
