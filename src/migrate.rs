@@ -25,7 +25,7 @@ use crate::orders::Order;
 use crate::plan::{self, Plan, Request};
 use crate::preflight::{self, stops};
 use crate::protocol::{
-    self, Finding, Go, Handover, Hello, Kept, Message, Released as ReleasedMessage, Started, Stream, Welcome,
+    self, Finding, Go, Handover, Held, Hello, Kept, Message, Released as ReleasedMessage, Started, Stream, Welcome,
 };
 use crate::report::{Event, Phase, Receipt, Report};
 use crate::stream::{self, Cancel, Streamed};
@@ -445,6 +445,7 @@ impl<'a> Released<'a> {
         let Opened { cleared, end } = &self.sent.opened;
         let Cleared { run, plan, .. } = cleared;
         run.host.reach(Step::SourceReady)?;
+        cleared.channel.send(Held {}, plan.request.timeouts.answer)?;
         let samples = end.journal.story().samples().iter();
         self.destination_sectors =
             samples.map(|sample| verify_volume(*run, plan.handover, sample)).sum::<Result<_, _>>()?;
@@ -477,12 +478,14 @@ impl<'a> Released<'a> {
     fn await_report(&mut self) -> SourceEvent {
         let Cleared { run, plan, .. } = self.cleared();
         let (event, started) = self.hear(plan.request.timeouts.report);
+        let peer_aborted = matches!(event, SourceEvent::Returned(_));
         if started.is_some()
             && let Err(error) = run.host.reach(Step::SourceStarted)
         {
             return lost(&chain(error.as_ref()));
         }
         self.started = started.map(|started| (started, Instant::now()));
+        self.sent.opened.end.peer_aborted = peer_aborted;
         event
     }
 

@@ -266,6 +266,12 @@ fn name_findings(host: &Host<'_>, offer: &Offer) -> Result<Vec<Finding>, Error> 
     let domains = host.toolstack.domains()?;
     let clashes = domains.iter().filter(|domain| taken.contains(&domain.name) || domain.uuid == offer.uuid);
     let findings = clashes.map(|domain| {
+        // It will never run again. What holds it, a dead TCP connection with its pages as a rule, can take a quarter of an hour to let go.
+        if domain.state == RunState::Dying {
+            let found =
+                format!("Domain {} is being torn down here, and something holds its memory still", domain.domid);
+            return host.warning("still-dying", found, "Nothing has to be done: it goes by itself");
+        }
         let code = if taken.contains(&domain.name) { "name-taken" } else { "uuid-taken" };
         let found = format!("Domain {} ({}, uuid {}) exists here", domain.name, domain.domid, domain.uuid);
         host.error(code, found, format!("If it is a left-over: bascule destroy {}", domain.domid))

@@ -19,7 +19,9 @@
 //!   |-------------------------------------------->|   step 5: D attaches the disks
 //!   |                                      Ready  |   step 6
 //!   |<--------------------------------------------|
-//!   | Go                                          |   step 7: the point of no return
+//!   | Held                                        |   step 7: the witnesses are asked
+//!   |-------------------------------------------->|
+//!   | Go                                          |   the point of no return
 //!   |-------------------------------------------->|   step 8
 //!   |                         Started or Returned |
 //!   |<--------------------------------------------|
@@ -120,6 +122,8 @@ messages! {
     13 => Query,
     /// The answer.
     14 => Status,
+    /// S has heard READY and holds the domain still; GO follows if the witnesses agree.
+    15 => Held,
 }
 
 /// S -> D: who speaks.
@@ -270,6 +274,11 @@ pub struct Ready {
 /// S -> D: the destination owns the domain from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Go {}
+
+/// S -> D: READY has come, and the source has not taken the domain back. Should the source's host die now, the destination's copy may
+/// be started on a person's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {}
 
 /// D -> S: the domain runs at the destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

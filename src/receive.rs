@@ -496,6 +496,7 @@ fn await_go(run: Run<'_>) -> DestinationEvent {
 
 fn hear_go(run: Run<'_>) -> DestinationEvent {
     let heard = match run.channel.receive(run.timeouts.offer) {
+        Ok(Message::Held(_)) => return DestinationEvent::Held,
         Ok(Message::Go(_)) => run.host.reach(Step::DestinationGo),
         Ok(other) => Err(unexpected("Go", &other)),
         Err(error) => Err(error.into()),

@@ -214,10 +214,10 @@ fn words(record: &Record) -> String {
             let samples = samples.iter().map(sample).collect::<Vec<_>>();
             format!("{handover}; {}", samples.join("; "))
         }
-        Record::Go | Record::Owned | Record::Started => String::new(),
-        Record::Copy { domid } | Record::Ready { domid } => format!("domid {domid}"),
+        Record::Go | Record::Held | Record::Owned | Record::Started => String::new(),
+        Record::Copy { domid } | Record::Ready { domid, .. } => format!("domid {domid}"),
         Record::Allowed { resource } => format!("two Primaries of {resource}"),
-        Record::Returned { reason } | Record::Aborted { reason } => reason.clone(),
+        Record::Returned { reason, .. } | Record::Aborted { reason } => reason.clone(),
         Record::Note { text } => text.clone(),
         Record::Done { outcome, reason, .. } => format!("{outcome}: {reason}"),
     }

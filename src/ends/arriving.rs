@@ -9,7 +9,7 @@ use crate::ends::leaving::volume_state;
 use crate::handover::DestinationSeen;
 use crate::host::Host;
 use crate::ids::DomId;
-use crate::journal::Head;
+use crate::journal::{Head, Sample};
 
 use crate::migrate::chain;
 use crate::plan;
@@ -84,20 +84,17 @@ impl Arriving<'_> {
         Ok(copy.domid)
     }
 
-    /// The copy goes, its volumes are Secondary again, and two Primaries are forbidden where we had allowed them.
+    /// The copy goes, and its volumes are Secondary again.
     ///
     /// # Errors
-    /// The copy could not be destroyed, so that it may hold its volumes; else what could not be put back is logged.
-    pub fn discard(&self, allowed: &[String], deadline: Instant) -> Result<(), Error> {
+    /// The copy could not be destroyed, so that it may hold its volumes; a volume that is not Secondary then is logged.
+    pub fn discard(&self, deadline: Instant) -> Result<(), Error> {
         let copy = self.copy()?;
         let destroyed = copy.map_or(Ok(()), |copy| self.host.toolstack.destroy(copy.domid));
         for volume in self.head.volumes.iter().map(|volume| &volume.id) {
             if let Err(error) = self.host.replication.demote(volume, deadline) {
                 tracing::error!(%volume, error = %chain(error.as_ref()), "not demoted");
             }
-        }
-        if let Err(error) = self.forbid_two_primaries(allowed, deadline) {
-            tracing::error!(error = %chain(error.as_ref()), "two Primaries are still allowed");
         }
         destroyed
     }
@@ -110,16 +107,14 @@ impl Arriving<'_> {
         allowed.iter().try_for_each(|resource| self.host.replication.allow_two_primaries(resource, false, deadline))
     }
 
-    /// Whether everything is as before the migration but the copy: nothing of it is left, no volume is Primary.
+    /// Whether a volume's disk was written since the samples: the source has gone on.
     ///
     /// # Errors
-    /// The hypervisor or DRBD do not answer.
-    pub fn is_clean(&self) -> Result<bool, Error> {
-        if self.copy()?.is_some() {
-            return Ok(false);
-        }
-        let mut volumes = self.head.volumes.iter();
-        volumes.try_fold(true, |so_far, volume| Ok(so_far && !volume_state(self.host, &volume.id)?.primary))
+    /// DRBD does not answer.
+    pub fn written(&self, samples: &[Sample]) -> Result<bool, Error> {
+        samples.iter().try_fold(false, |so_far, sample| {
+            Ok(so_far || volume_state(self.host, &sample.volume)?.counters.written != sample.counters.written)
+        })
     }
 
     /// Whether DRBD is connected to the source's host on every volume: then that host lives, and has its copy.

@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::arriving::{Arriving, Start};
 use super::ask;
+use super::leaving::volume_state;
 use super::settle::{self, Data};
 use super::stages;
 use super::{Next, Over, Patience};
 use crate::handover::{Destination, DestinationAction, DestinationEvent, DestinationSeen, DestinationStage, Ending};
 use crate::host::Host;
 use crate::ids::DomId;
-use crate::journal::{Journal, Record};
+use crate::journal::{Journal, JournaledVolume, Record, Sample};
 use crate::migrate::chain;
 use crate::orders::{self, Order};
 use crate::plan::Timeouts;
-use crate::protocol::Handover;
 use crate::toolstack::Error;
 
 /// The destination's end of one migration.
@@ -104,7 +104,11 @@ impl<'a> DestinationEnd<'a> {
 
     fn record(&mut self, stage: DestinationStage) -> DestinationEvent {
         let record = match stage {
-            DestinationStage::Ready => Record::Ready { domid: self.journal.story().copy().unwrap_or(DomId(0)) },
+            DestinationStage::Ready => match self.ready() {
+                Ok(record) => record,
+                Err(error) => return DestinationEvent::NotJournaled(chain(error.as_ref())),
+            },
+            DestinationStage::Held => Record::Held,
             DestinationStage::Owned => Record::Owned,
             DestinationStage::Started => Record::Started,
             _ => Record::Aborted { reason: self.reason.clone() },
@@ -115,6 +119,17 @@ impl<'a> DestinationEnd<'a> {
         }
     }
 
+    /// The samples show later whether the source has gone on.
+    fn ready(&self) -> Result<Record, Error> {
+        let story = self.journal.story();
+        let sample = |volume: &JournaledVolume| -> Result<Sample, Error> {
+            let now = volume_state(self.host, &volume.id)?;
+            Ok(Sample { volume: now.id, counters: now.counters })
+        };
+        let samples = story.head.volumes.iter().map(sample).collect::<Result<_, _>>()?;
+        Ok(Record::Ready { domid: story.copy().unwrap_or(DomId(0)), samples })
+    }
+
     fn ask(&mut self, why: String, patience: &mut Patience) -> Next<DestinationEvent> {
         self.reason.clone_from(&why);
         if !patience.pause() {
@@ -123,8 +138,8 @@ impl<'a> DestinationEnd<'a> {
         let head = &self.journal.story().head;
         let said = ask::stage_or_reason(self.host, &head.peer, head.id);
         if said.is_err() && Order::PeerIsDead.is_given(self.host.state_dir, head.id) {
-            // With two Primaries the source's writes may be on the disk here; with one they cannot.
-            return Next::Event(DestinationEvent::PeerDead { written: head.handover == Handover::Dual });
+            let written = self.arriving().written(self.journal.story().samples()).unwrap_or(true);
+            return Next::Event(DestinationEvent::PeerDead { written });
         }
         let replication_up = said.is_err() && self.replication_is_up();
         tracing::info!(?said, replication_up, "asked");
@@ -162,7 +177,7 @@ impl<'a> DestinationEnd<'a> {
     fn discard(&mut self, why: String) -> DestinationEvent {
         self.reason = why;
         let deadline = Instant::now() + self.timeouts.volumes;
-        match self.arriving().discard(&self.allowed(), deadline) {
+        match self.arriving().discard(deadline) {
             Ok(()) => DestinationEvent::Discarded,
             Err(error) => DestinationEvent::Stuck(chain(error.as_ref())),
         }

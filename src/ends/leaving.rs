@@ -25,6 +25,15 @@ pub struct Leaving<'a> {
     pub samples: &'a [Sample],
 }
 
+/// What came of taking the domain back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenBack {
+    /// It runs here.
+    Runs,
+    /// Its disk was written after it had been suspended: it stays suspended.
+    Written,
+}
+
 /// How long a domain whose migrating process was killed is watched: the request to suspend may still be on its way to it.
 const LATE_SUSPEND_WAIT: Duration = Duration::from_secs(3);
 
@@ -63,34 +72,40 @@ impl Leaving<'_> {
     }
 
     /// The volumes are ours again, then the domain has its name and runs. The destination's copy is gone, or nobody can ever
-    /// start it.
+    /// start it. `proven`: it is known that the copy never ran; else the disk must be as it was at the sample.
     ///
     /// # Errors
     /// The domain is as it was, or suspended with some volumes taken back.
-    pub fn take_back(&self, deadline: Instant) -> Result<(), Error> {
+    pub fn take_back(&self, proven: bool, deadline: Instant) -> Result<TakenBack, Error> {
         let domid = self.domid()?;
-        self.put_name_back(domid);
         if self.seen()? == SourceSeen::Suspended {
             if self.head.handover == Handover::Single {
                 self.volumes().try_for_each(|volume| self.host.replication.retake(volume, deadline))?;
             }
+            // A resync may have written up to this moment.
+            if !proven && self.witness()?.written {
+                return Ok(TakenBack::Written);
+            }
+            self.put_name_back(domid);
             self.host.toolstack.resume(domid)?;
+        } else {
+            self.put_name_back(domid);
         }
-        Ok(())
+        Ok(TakenBack::Runs)
     }
 
     /// The same for a domain whose migrating process was killed at an unknown moment.
     ///
     /// # Errors
     /// As there.
-    pub fn take_back_after_death(&self, deadline: Instant) -> Result<(), Error> {
+    pub fn take_back_after_death(&self, proven: bool, deadline: Instant) -> Result<TakenBack, Error> {
         let watched_until = Instant::now() + LATE_SUSPEND_WAIT;
         while self.seen()? == SourceSeen::Running && Instant::now() < watched_until {
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.take_back(deadline)?;
+        let taken = self.take_back(proven, deadline)?;
         self.host.toolstack.stop_log_dirty(self.domid()?);
-        Ok(())
+        Ok(taken)
     }
 
     /// Not renamed yet in most cases: then this changes nothing.

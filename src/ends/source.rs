@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use super::ask;
-use super::leaving::Leaving;
+use super::leaving::{Leaving, TakenBack};
 use super::settle::{self, Data};
 use super::stages;
 use super::{Next, Over, Patience};
 use crate::handover::{Ending, Source, SourceAction, SourceEvent, SourceSeen, SourceStage, Witness};
 use crate::host::Host;
-use crate::journal::{Journal, Record};
+use crate::journal::{Done, Journal, Record, Stage};
 use crate::migrate::chain;
 use crate::orders::{self, Order};
 use crate::plan::Timeouts;
@@ -28,6 +28,8 @@ pub struct SourceEnd<'a> {
     adopted: bool,
     /// Why the domain is taken back, or is not known to run anywhere.
     reason: String,
+    /// The destination itself says that its copy never ran.
+    pub peer_aborted: bool,
     /// The domain runs here again, whatever else is left to do.
     pub runs_here: bool,
     /// What is put beside the end in the journal.
@@ -38,7 +40,16 @@ impl<'a> SourceEnd<'a> {
     /// The end of a migration that begins.
     #[must_use]
     pub fn new(host: &'a Host<'a>, journal: Journal, timeouts: Timeouts) -> SourceEnd<'a> {
-        SourceEnd { host, journal, timeouts, adopted: false, reason: String::new(), runs_here: false, receipt: None }
+        SourceEnd {
+            host,
+            journal,
+            timeouts,
+            adopted: false,
+            reason: String::new(),
+            peer_aborted: false,
+            runs_here: false,
+            receipt: None,
+        }
     }
 
     /// The end of a migration whose process is gone, and what its machine does first.
@@ -102,7 +113,7 @@ impl<'a> SourceEnd<'a> {
     fn record(&mut self, stage: SourceStage) -> SourceEvent {
         let record = match stage {
             SourceStage::Go => Record::Go,
-            _ => Record::Returned { reason: self.reason.clone() },
+            _ => Record::Returned { reason: self.reason.clone(), peer_aborted: self.peer_aborted },
         };
         match self.journal.append(record) {
             Ok(()) => SourceEvent::Journaled,
@@ -117,7 +128,8 @@ impl<'a> SourceEnd<'a> {
             return Next::Over(Over::Left(why));
         }
         let head = &self.journal.story().head;
-        let said = ask::stage_or_reason(self.host, &head.peer, head.id);
+        let id = head.id;
+        let said = ask::stage_or_reason(self.host, &head.peer, id);
         let witness = match self.leaving().witness() {
             Ok(witness) => witness,
             Err(error) => {
@@ -125,10 +137,11 @@ impl<'a> SourceEnd<'a> {
                 Witness { connected: false, peer_primary: false, written: true }
             }
         };
-        if said.is_err() && Order::PeerIsDead.is_given(self.host.state_dir, head.id) {
+        if said.is_err() && Order::PeerIsDead.is_given(self.host.state_dir, id) {
             return Next::Event(SourceEvent::PeerDead { witness });
         }
         tracing::info!(?said, ?witness, "asked");
+        self.peer_aborted = matches!(said, Ok(Some(Stage::Aborted | Stage::Done(Done::RolledBack | Done::Failed))));
         Next::Event(SourceEvent::Asked { answer: stages::answer(said, stages::of_destination), witness })
     }
 
@@ -140,19 +153,26 @@ impl<'a> SourceEnd<'a> {
             Err(error) => return SourceEvent::Stuck(chain(error.as_ref())),
         }
         match self.try_take_back() {
-            Ok(()) => SourceEvent::TakenBack,
+            Ok(TakenBack::Runs) => SourceEvent::TakenBack,
+            Ok(TakenBack::Written) => SourceEvent::Written,
             Err(error) => SourceEvent::Stuck(chain(error.as_ref())),
         }
     }
 
-    fn try_take_back(&mut self) -> Result<(), Error> {
+    fn try_take_back(&mut self) -> Result<TakenBack, Error> {
         let deadline = Instant::now() + self.timeouts.retake;
-        match self.adopted {
-            true => self.leaving().take_back_after_death(deadline)?,
-            false => self.leaving().take_back(deadline)?,
+        let story = self.journal.story();
+        // Before GO nobody can have started the copy.
+        let proven = story.stage() != Stage::Returned || story.peer_aborted();
+        let taken = match self.adopted {
+            true => self.leaving().take_back_after_death(proven, deadline)?,
+            false => self.leaving().take_back(proven, deadline)?,
+        };
+        if taken == TakenBack::Runs {
+            self.runs_here = true;
+            self.settle(Data::Keep)?;
         }
-        self.runs_here = true;
-        self.settle(Data::Keep)
+        Ok(taken)
     }
 
     fn retire(&mut self) -> SourceEvent {

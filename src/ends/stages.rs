@@ -10,7 +10,7 @@ pub(crate) fn of_source(stage: Stage) -> Option<SourceStage> {
         Stage::Go => SourceStage::Go,
         Stage::Returned => SourceStage::Returned,
         Stage::Done(done) => SourceStage::Done(ending(done)),
-        Stage::Ready | Stage::Owned | Stage::Started | Stage::Aborted => return None,
+        Stage::Ready | Stage::Held | Stage::Owned | Stage::Started | Stage::Aborted => return None,
     })
 }
 
@@ -18,6 +18,7 @@ pub(crate) fn of_destination(stage: Stage) -> Option<DestinationStage> {
     Some(match stage {
         Stage::Open => DestinationStage::Open,
         Stage::Ready => DestinationStage::Ready,
+        Stage::Held => DestinationStage::Held,
         Stage::Owned => DestinationStage::Owned,
         Stage::Started => DestinationStage::Started,
         Stage::Aborted => DestinationStage::Aborted,

@@ -29,7 +29,8 @@ fn may_follow(side: Side, stage: Stage, copied: bool, record: &Record) -> bool {
         (Incoming, Stage::Open, Record::Copy { .. }) => !copied,
         (Incoming, Stage::Open, Record::Allowed { .. }) => true,
         (Incoming, Stage::Open, Record::Ready { .. }) => copied,
-        (Incoming, Stage::Ready, Record::Owned) => true,
+        (Incoming, Stage::Ready, Record::Held) => true,
+        (Incoming, Stage::Ready | Stage::Held, Record::Owned) => true,
         (Incoming, Stage::Owned, Record::Started) => true,
         // Also after Owned: as long as no virtual CPU has run. Again, too: a recovery may find another reason.
         (Incoming, stage, Record::Aborted { .. }) => stage != Stage::Started,
@@ -55,12 +56,13 @@ mod tests {
     use crate::ids::DomId;
     use crate::protocol::Handover;
 
-    const STAGES: [Stage; 8] = [
+    const STAGES: [Stage; 9] = [
         Stage::Open,
         Stage::Released,
         Stage::Go,
         Stage::Returned,
         Stage::Ready,
+        Stage::Held,
         Stage::Owned,
         Stage::Started,
         Stage::Aborted,
@@ -72,10 +74,11 @@ mod tests {
         match keyword {
             "released" => Record::Released { handover: Handover::Single, samples: Vec::new() },
             "go" => Record::Go,
-            "returned" => Record::Returned { reason: why },
+            "returned" => Record::Returned { reason: why, peer_aborted: false },
             "copy" => Record::Copy { domid },
             "allowed" => Record::Allowed { resource: why },
-            "ready" => Record::Ready { domid },
+            "ready" => Record::Ready { domid, samples: Vec::new() },
+            "held" => Record::Held,
             "owned" => Record::Owned,
             "started" => Record::Started,
             "aborted" => Record::Aborted { reason: why },
@@ -83,8 +86,8 @@ mod tests {
         }
     }
 
-    const KEYWORDS: [&str; 10] =
-        ["released", "go", "returned", "copy", "allowed", "ready", "owned", "started", "aborted", "note"];
+    const KEYWORDS: [&str; 11] =
+        ["released", "go", "returned", "copy", "allowed", "ready", "held", "owned", "started", "aborted", "note"];
 
     fn followers(side: Side, stage: Stage, copied: bool) -> String {
         let may = |keyword: &&str| may_follow(side, stage, copied, &record(keyword));
@@ -118,7 +121,8 @@ mod tests {
         let rows = [
             (Stage::Open, true, "allowed ready aborted note", "rolled back, lost, failed"),
             (Stage::Open, false, "copy allowed aborted note", "rolled back, lost, failed"),
-            (Stage::Ready, true, "owned aborted note", "lost"),
+            (Stage::Ready, true, "held owned aborted note", "lost"),
+            (Stage::Held, true, "owned aborted note", "lost"),
             (Stage::Owned, true, "started aborted note", "lost"),
             (Stage::Started, true, "note", "moved, lost"),
             (Stage::Aborted, true, "aborted note", "rolled back, lost, failed"),

@@ -84,6 +84,9 @@ pub enum Record {
     Returned {
         /// How we know.
         reason: String,
+        /// Whether the destination itself says that its copy never ran. Else the disk must be as it was at the sample.
+        #[serde(default)]
+        peer_aborted: bool,
     },
     /// Destination: the copy has its number.
     Copy {
@@ -99,7 +102,12 @@ pub enum Record {
     Ready {
         /// The copy.
         domid: DomId,
+        /// What the kernel had counted.
+        #[serde(default)]
+        samples: Vec<Sample>,
     },
+    /// Destination: the source had heard READY and still held the domain, when the connection was lost.
+    Held,
     /// Destination: GO has come; the domain is ours, and about to run.
     Owned,
     /// Destination: the copy runs.
@@ -136,6 +144,7 @@ impl Record {
             Self::Copy { .. } => "copy",
             Self::Allowed { .. } => "allowed",
             Self::Ready { .. } => "ready",
+            Self::Held => "held",
             Self::Owned => "owned",
             Self::Started => "started",
             Self::Aborted { .. } => "aborted",

@@ -51,6 +51,8 @@ pub enum Stage {
     Returned,
     /// Destination: the copy is paused.
     Ready,
+    /// Destination: the same, and the source still held the domain then.
+    Held,
     /// Destination: the domain is ours, and its copy is started.
     Owned,
     /// Destination: the copy has run.
@@ -74,14 +76,20 @@ impl Story {
         matches!(self.stage(), Stage::Done(_))
     }
 
-    /// The source's counters after the domain's last write; empty before that.
+    /// The counters at the source after the domain's last write, at the destination when its copy was complete; empty before that.
     #[must_use]
     pub fn samples(&self) -> &[Sample] {
         let samples = self.records().find_map(|record| match record {
-            Record::Released { samples, .. } => Some(samples.as_slice()),
+            Record::Released { samples, .. } | Record::Ready { samples, .. } => Some(samples.as_slice()),
             _ => None,
         });
         samples.unwrap_or_default()
+    }
+
+    /// Whether the destination said itself that its copy never ran.
+    #[must_use]
+    pub fn peer_aborted(&self) -> bool {
+        self.records().any(|record| matches!(record, Record::Returned { peer_aborted: true, .. }))
     }
 
     /// The destination's copy, while or after there was one.
@@ -115,7 +123,9 @@ impl Story {
     #[must_use]
     pub fn reserves_volumes(&self) -> bool {
         match self.stage() {
-            Stage::Open | Stage::Released | Stage::Go | Stage::Returned | Stage::Ready | Stage::Owned => true,
+            Stage::Open | Stage::Released | Stage::Go | Stage::Returned | Stage::Ready | Stage::Held | Stage::Owned => {
+                true
+            }
             Stage::Started | Stage::Aborted | Stage::Done(_) => false,
         }
     }
@@ -145,6 +155,7 @@ impl Record {
             Self::Go => Some(Stage::Go),
             Self::Returned { .. } => Some(Stage::Returned),
             Self::Ready { .. } => Some(Stage::Ready),
+            Self::Held => Some(Stage::Held),
             Self::Owned => Some(Stage::Owned),
             Self::Started => Some(Stage::Started),
             Self::Aborted { .. } => Some(Stage::Aborted),
@@ -162,6 +173,7 @@ impl fmt::Display for Stage {
             Self::Go => "go",
             Self::Returned => "returned",
             Self::Ready => "ready",
+            Self::Held => "held",
             Self::Owned => "owned",
             Self::Started => "started",
             Self::Aborted => "aborted",

@@ -89,8 +89,14 @@ fn a_destination_keeps_what_it_promised() {
     let dir = TempDir::new().unwrap();
     let domid = DomId(9);
     let allowed = Record::Allowed { resource: "r0".into() };
-    let records =
-        [Record::Copy { domid }, allowed, Record::Ready { domid }, Record::Owned, Record::Started, done(Done::Moved)];
+    let records = [
+        Record::Copy { domid },
+        allowed,
+        Record::Ready { domid, samples: Vec::new() },
+        Record::Owned,
+        Record::Started,
+        done(Done::Moved),
+    ];
     let journal = create_with(&dir, Side::Incoming, records);
     let story = journal.story();
     assert_eq!((story.copy(), story.allowed().collect::<Vec<_>>()), (Some(domid), vec!["r0"]));
@@ -129,10 +135,10 @@ fn every_record_keeps_its_keyword() {
     let reason = || String::from("why");
     let domid = DomId(9);
     let others = [
-        Record::Returned { reason: reason() },
+        Record::Returned { reason: reason(), peer_aborted: true },
         Record::Copy { domid },
         Record::Allowed { resource: "r0".into() },
-        Record::Ready { domid },
+        Record::Ready { domid, samples: Vec::new() },
         Record::Owned,
         Record::Aborted { reason: reason() },
     ];
