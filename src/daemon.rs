@@ -5,6 +5,7 @@
 //! nobody who does it gets a process that recovers it, at start and whenever one appears.
 
 mod orphans;
+mod sweep;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +21,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use self::orphans::Orphans;
+use self::sweep::Broom;
 use crate::protocol::Failed;
 use crate::stream::Cancel;
 use crate::transport::Channel;
@@ -79,7 +81,9 @@ pub fn serve(config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<()
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let mut sessions = Sessions { config, worker: workers.session, running: Vec::new() };
     let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
+    let mut broom = Broom::new();
     while !stop.requested() {
+        broom.sweep();
         orphans.look();
         for ready in wait(&listeners)? {
             sessions.accept(&listeners[ready]);

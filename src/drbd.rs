@@ -1,6 +1,7 @@
 //! [`Replication`] by DRBD's generic netlink, with our device-mapper layer over each volume.
 
 mod heal;
+pub mod sockets;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};

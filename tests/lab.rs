@@ -224,6 +224,24 @@ fn a_migration_that_is_interrupted_leaves_the_domain_at_the_source() {
     });
 }
 
+/// A kernel's closed socket that waits for a dead connection's last word holds the guest's pages: without the daemon's broom neither
+/// this domain's disk nor any other could be detached or attached on the host any more.
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_replication_link_that_is_lost_with_data_on_its_way_does_not_hold_the_disk() {
+    on_the_pair("lost-link", |pair| {
+        pair.create(VM0, 1)?;
+        pair.lab().cut(Link::Replication)?;
+        pair.wait("DRBD has noticed", || Ok(pair.node(1).ok("cat /proc/drbd")?.contains("0: cs:WFConnection")))?;
+        pair.heard_again(VM0, 1)?;
+        pair.node(1).ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
+        pair.lab().restore(Link::Replication)?;
+        pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
+        pair.create(VM0, 1)?;
+        pair.check(VM0, 1)
+    });
+}
+
 /// What is executed during a migration is libxl's doing: its save helper, and the hotplug programs that it runs.
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]

@@ -28,8 +28,10 @@ pub struct DestinationEnd<'a> {
     pub timeouts: Timeouts,
     /// Why the copy is discarded, or waits.
     reason: String,
-    /// Since when the replication link has been seen up without a gap, while the source's daemon did not answer.
+    /// Since when the replication link has been seen up, while the source's daemon did not answer.
     up_since: Option<Instant>,
+    /// The link was seen down meanwhile: the source's host may have been started anew, without its copy.
+    link_was_down: bool,
     /// The copy, once it runs.
     pub running: Option<DomId>,
 }
@@ -42,7 +44,15 @@ impl<'a> DestinationEnd<'a> {
     /// The end of a migration that begins.
     #[must_use]
     pub fn new(host: &'a Host<'a>, journal: Journal, timeouts: Timeouts) -> DestinationEnd<'a> {
-        DestinationEnd { host, journal, timeouts, reason: String::new(), up_since: None, running: None }
+        DestinationEnd {
+            host,
+            journal,
+            timeouts,
+            reason: String::new(),
+            up_since: None,
+            link_was_down: false,
+            running: None,
+        }
     }
 
     /// The end of a migration whose process is gone, and what its machine does first.
@@ -146,11 +156,12 @@ impl<'a> DestinationEnd<'a> {
         Next::Event(DestinationEvent::Asked { answer: stages::answer(said, stages::of_source), replication_up })
     }
 
-    /// Whether the link has been up for [`REPLICATION_PROOF`].
+    /// Whether the link has been up for [`REPLICATION_PROOF`] without a gap.
     fn replication_is_up(&mut self) -> bool {
         let up = self.arriving().replication_up().unwrap_or(false);
-        self.up_since = if up { self.up_since.or_else(|| Some(Instant::now())) } else { None };
-        self.up_since.is_some_and(|since| since.elapsed() >= REPLICATION_PROOF)
+        self.link_was_down |= !up;
+        let up_since = *self.up_since.get_or_insert_with(Instant::now);
+        !self.link_was_down && up_since.elapsed() >= REPLICATION_PROOF
     }
 
     fn start(&mut self) -> DestinationEvent {
