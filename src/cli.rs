@@ -176,7 +176,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Recover(recover) => return recover::run(&recover, state_dir),
         Command::Cancel(cancel) => recover::cancel(&cancel, state_dir),
         Command::Create(create) => domain::create(&create),
-        Command::List(list) => list::run(&list),
+        Command::List(list) => list::run(&list, state_dir),
         Command::Status(status) => status::run(&status),
         Command::History(history) => history::run(&history, state_dir),
         Command::Shutdown(shutdown) => domain::shutdown(&shutdown),

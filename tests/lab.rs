@@ -224,6 +224,91 @@ fn a_migration_that_is_interrupted_leaves_the_domain_at_the_source() {
     });
 }
 
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_migration_is_cancelled_from_another_shell() {
+    on_the_pair("cancel", |pair| {
+        pair.create(VM0, 1)?;
+        refused(&pair.node(1).run("bascule cancel vm0")?, 1, &["No migration of vm0"])?;
+        let migration = pair.node(1).spawn("exec bascule migrate vm0 node2")?;
+        wait_for_stream(pair)?;
+        let cancelled = pair.node(1).ok_for("bascule cancel vm0", VERIFY_LIMIT)?;
+        ensure!(cancelled.contains("rolled back"), "{cancelled}");
+        refused(&migration.wait(VERIFY_LIMIT)?, 1, &["Cancelled", "vm0 runs on here"])?;
+        settled(pair, 1)
+    });
+}
+
+/// The destination's host dies behind GO: only a person can know that it will not run the domain.
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn the_source_goes_on_when_a_person_says_that_the_destination_is_dead() {
+    on_the_pair("destination-dead", |pair| {
+        let since = lan::monotonic_now();
+        pair.create(VM0, 1)?;
+        let migration =
+            pair.node(1).spawn("exec bascule migrate --timeout resolve=5 --fail-at s-journaled-go:hang vm0 node2")?;
+        reached(pair, 1, "s-journaled-go")?;
+        pair.node(2).power_off()?;
+        go_on(pair, 1, "s-journaled-go")?;
+        refused(&migration.wait(VERIFY_LIMIT)?, 3, &["stays suspended", "recover --peer-is-dead"])?;
+        let said = pair.node(1).ok("bascule recover --dry-run; bascule list")?;
+        ensure!(said.contains("it stays suspended") && said.contains("in migration"), "{said}");
+
+        let id = pair.node(1).ok("ls /var/lib/bascule/*.journal")?;
+        let id = id.trim().trim_start_matches("/var/lib/bascule/").trim_end_matches(".journal");
+        pair.node(1).run_for(&format!("bascule recover --peer-is-dead {id}"), VERIFY_LIMIT)?;
+        pair.heard_again(VM0, 1)?;
+        pair.node(2).power_on()?;
+        pair.serve(2)?;
+        finished(pair)?;
+        pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
+        pair.check(VM0, 1)?;
+        whole(pair, VM0, since).map(drop)
+    });
+}
+
+/// The source's host dies before GO: the destination's paused copy is the only one, and a person says so.
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn the_destination_starts_its_copy_when_a_person_says_that_the_source_is_dead() {
+    on_the_pair("source-dead", |pair| {
+        let since = lan::monotonic_now();
+        pair.create(VM0, 1)?;
+        let _migration = pair.node(1).spawn("exec bascule migrate --fail-at s-verified:hang vm0 node2")?;
+        reached(pair, 1, "s-verified")?;
+        pair.node(1).power_off()?;
+        pair.wait("the destination asks", || Ok(pair.node(2).ok("cat /var/lib/bascule/*.journal")?.contains("held")))?;
+        let list = pair.node(2).ok("xl list")?;
+        ensure!(list.contains("vm0--incoming"), "{list}");
+        let id = pair.node(2).ok("ls /var/lib/bascule/*.journal")?;
+        let id = id.trim().trim_start_matches("/var/lib/bascule/").trim_end_matches(".journal");
+        pair.node(2).run_for(&format!("bascule recover --peer-is-dead {id}"), VERIFY_LIMIT)?;
+        pair.heard_again(VM0, 2)?;
+        pair.node(1).power_on()?;
+        pair.serve(1)?;
+        finished(pair)?;
+        pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
+        pair.check(VM0, 2)?;
+        whole(pair, VM0, since).map(drop)
+    });
+}
+
+/// The migration stands at a step of the node.
+fn reached(pair: &Pair, nr: u8, step: &str) -> anyhow::Result<()> {
+    pair.wait("the step is reached", || Ok(pair.node(nr).run(&format!("test -e /run/bascule/fault-{step}"))?.success()))
+}
+
+fn go_on(pair: &Pair, nr: u8, step: &str) -> anyhow::Result<()> {
+    pair.node(nr).ok(&format!("rm /run/bascule/fault-{step}")).map(drop)
+}
+
+/// No journal is open on either node.
+fn finished(pair: &Pair) -> anyhow::Result<()> {
+    let none = |node: &bascule_lab::Node| Ok(!node.run("ls /var/lib/bascule/*.journal")?.success());
+    pair.lab().nodes().iter().try_for_each(|node| pair.wait("no journal is open", || none(node)))
+}
+
 /// A kernel's closed socket that waits for a dead connection's last word holds the guest's pages: without the daemon's broom neither
 /// this domain's disk nor any other could be detached or attached on the host any more.
 #[test]

@@ -1,7 +1,11 @@
 //! `bascule list`: the domains as `xl list` shows them, each with its volumes.
 
+use std::path::Path;
+
+use bascule::admission::Side;
 use bascule::drbd::Drbd;
 use bascule::ids::DomId;
+use bascule::journal::{self, Stage, Story};
 use bascule::plan::DomainFacts;
 use bascule::replication::{Replication, VolumeState};
 use bascule::toolstack::Toolstack;
@@ -27,10 +31,22 @@ struct Row {
     #[serde(flatten)]
     info: DomainInfo,
     volumes: Vec<VolumeState>,
+    /// The unfinished migration that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration: Option<Migration>,
+}
+
+/// A migration as this host's journal has it.
+#[derive(Serialize)]
+struct Migration {
+    id: uuid::Uuid,
+    side: Side,
+    peer: String,
+    stage: Stage,
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &List) -> Result<(), Error> {
+pub(crate) fn run(args: &List, state_dir: &Path) -> Result<(), Error> {
     let context = Context::open()?;
     // A host without DRBD still has domains to show.
     let drbd = Drbd::open().ok();
@@ -38,16 +54,25 @@ pub(crate) fn run(args: &List) -> Result<(), Error> {
         [] => context.list()?,
         names => names.iter().map(|name| context.find(name)).collect::<Result<Vec<_>, _>>()?,
     };
-    let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), info)).collect::<Result<Vec<_>, _>>()?;
+    let open: Vec<Story> = journal::unfinished(state_dir)?.into_iter().filter_map(|listed| listed.story.ok()).collect();
+    let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), &open, info));
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
     print(args, &rows)
 }
 
-fn row(context: &Context, drbd: Option<&Drbd>, info: DomainInfo) -> Result<Row, Error> {
+fn row(context: &Context, drbd: Option<&Drbd>, open: &[Story], info: DomainInfo) -> Result<Row, Error> {
     let volumes = match drbd {
         Some(drbd) if info.domain.domid != DomId(0) => volumes_of(context, drbd, info.domain.domid)?,
         _ => Vec::new(),
     };
-    Ok(Row { info, volumes })
+    let story = open.iter().find(|story| !story.is_done() && story.head.uuid == info.domain.uuid);
+    let migration = story.map(|story| Migration {
+        id: story.head.id,
+        side: story.head.side,
+        peer: story.head.peer.node.clone(),
+        stage: story.stage(),
+    });
+    Ok(Row { info, volumes, migration })
 }
 
 fn volumes_of(context: &Context, drbd: &Drbd, domid: DomId) -> Result<Vec<VolumeState>, Error> {
@@ -69,11 +94,15 @@ fn print(args: &List, rows: &[Row]) -> Result<(), Error> {
         return Ok(());
     }
     out!("{:<40}{:>6} {:>6} {:>6}  {:<8}{:>9}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
-    for Row { info, volumes } in rows {
+    for Row { info, volumes, migration } in rows {
         let (domain, letters) = (&info.domain, info.flags.to_string());
         let (mib, seconds) = (domain.memory_kib >> 10, domain.cpu_time.as_secs_f64());
         out!("{:<40}{:>6} {mib:>6} {:>6}  {letters:<8}{seconds:>9.1}", domain.name, domain.domid, domain.vcpus);
         volumes.iter().for_each(|volume| out!("    {}", line(volume)));
+        if let Some(Migration { id, side, peer, stage }) = migration {
+            let direction = if *side == Side::Outgoing { "to" } else { "from" };
+            out!("    in migration {id} {direction} {peer}, {stage}: bascule recover --dry-run {id}");
+        }
     }
     Ok(())
 }

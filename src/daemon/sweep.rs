@@ -63,7 +63,7 @@ fn end(socket: &LeftBehind) {
     let (local, remote, unsent) = (socket.local(), socket.remote(), socket.unsent);
     match socket.destroy() {
         Ok(()) => {
-            tracing::warn!(%local, %remote, unsent, "a dead connection of DRBD's was ended: it held pages of a guest")
+            tracing::warn!(%local, %remote, unsent, "a dead connection of DRBD's was ended, and lets go of what it had not sent")
         }
         Err(error) => tracing::error!(%local, %remote, %error, "a dead connection of DRBD's cannot be ended: ss -K"),
     }
