@@ -8,13 +8,11 @@ use crate::admission::{self, Side};
 use crate::ends::arriving::Arriving;
 use crate::ends::ask;
 use crate::ends::destination::DestinationEnd;
-use crate::ends::leaving::Leaving;
+use crate::ends::leaving::{Leaving, any_connected};
 use crate::ends::source::SourceEnd;
 use crate::ends::stages;
 use crate::ends::{Over, Patience};
-use crate::handover::{
-    Destination, DestinationAction, DestinationEvent, DestinationSeen, Source, SourceAction, SourceEvent, SourceSeen,
-};
+use crate::handover::{Destination, DestinationAction, DestinationEvent, Source, SourceAction, SourceEvent};
 use crate::host::Host;
 use crate::journal::{self, Journal, Stage, Story};
 use crate::migrate::chain;
@@ -42,6 +40,21 @@ pub struct Examination {
     pub link: Option<String>,
     /// What follows from all that.
     pub conclusion: String,
+}
+
+/// Why the other end's host is not dead, if this can be seen: its daemon answers, or its DRBD does.
+///
+/// # Errors
+/// DRBD here does not answer.
+pub fn sign_of_life(host: &Host<'_>, story: &Story) -> Result<Option<String>, Error> {
+    let peer = &story.head.peer.node;
+    if ask::stage(host, &story.head.peer, story.head.id).is_ok() {
+        return Ok(Some(format!("The daemon of {peer} answers")));
+    }
+    let connected = any_connected(host, &story.head.volumes)?;
+    Ok(connected.then(|| {
+        format!("DRBD is connected to {peer} (a dead host is noticed within ping-int and ping-timeout, 10.5 s)")
+    }))
 }
 
 /// How a recovery ended.
@@ -115,7 +128,7 @@ pub fn examine(host: &Host<'_>, story: &Story) -> Result<Examination, Error> {
 
 fn examine_source(host: &Host<'_>, story: &Story, blank: Examination) -> Result<Examination, Error> {
     let leaving = Leaving { host, head: &story.head, samples: story.samples() };
-    let seen = if story.rebooted() { SourceSeen::Gone } else { leaving.seen()? };
+    let seen = leaving.seen()?;
     let stage = stages::of_source(story.stage()).ok_or("The journal is not a source's")?;
     let (machine, action) = Source::adopt(stage, seen);
     let mut found = Examination { seen: format!("{seen:?}").to_lowercase(), ..blank };
@@ -155,7 +168,7 @@ fn source_words(action: &SourceAction) -> String {
 
 fn examine_destination(host: &Host<'_>, story: &Story, blank: Examination) -> Result<Examination, Error> {
     let arriving = Arriving { host, head: &story.head, domid: story.copy() };
-    let seen = if story.rebooted() { DestinationSeen::Gone } else { arriving.seen()? };
+    let seen = arriving.seen()?;
     let stage = stages::of_destination(story.stage()).ok_or("The journal is not a destination's")?;
     let (machine, action) = Destination::adopt(stage, seen);
     let mut found = Examination { seen: format!("{seen:?}").to_lowercase(), ..blank };

@@ -13,7 +13,7 @@ use bascule::journal::{self, Listed, Stage};
 use bascule::migrate::chain;
 use bascule::orders::Order;
 use bascule::plan::Timeouts;
-use bascule::recover::{Examination, Recovered, examine, recover};
+use bascule::recover::{Examination, Recovered, examine, recover, sign_of_life};
 use bascule::stream;
 use bascule::xen::Context;
 use clap::Args;
@@ -97,6 +97,13 @@ fn chosen(args: &Recover, state_dir: &Path) -> Result<Vec<Listed>, Error> {
 fn treat(args: &Recover, host: &Host<'_>, listed: Listed) -> Result<u8, Error> {
     let Listed { id, story, holder, .. } = listed;
     let story = story?;
+    if args.peer_is_dead
+        && let Some(sign) = sign_of_life(host, &story)?
+    {
+        return Err(
+            format!("{sign}: it is not dead. Nothing was changed; look with bascule recover --dry-run {id}").into()
+        );
+    }
     if args.peer_is_dead {
         Order::PeerIsDead.give(host.state_dir, id)?;
     }

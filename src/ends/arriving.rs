@@ -5,11 +5,11 @@
 
 use std::time::Instant;
 
-use crate::ends::leaving::volume_state;
+use crate::ends::leaving::{any_connected, volume_state};
 use crate::handover::DestinationSeen;
 use crate::host::Host;
 use crate::ids::DomId;
-use crate::journal::{Head, Sample};
+use crate::journal::{self, Head, Sample};
 
 use crate::migrate::chain;
 use crate::plan;
@@ -49,8 +49,11 @@ impl Arriving<'_> {
     }
 
     /// The copy, complete or half made: it has the domain's UUID, and the name of a domain on its way here, or its own name once
-    /// it was complete. A domain with another UUID is never touched.
+    /// it was complete. A domain with another UUID, or of another boot of this host, is never touched.
     fn copy(&self) -> Result<Option<Domain>, Error> {
+        if self.head.boot != journal::this_boot() {
+            return Ok(None);
+        }
         let (name, incoming) = (&self.head.name, plan::incoming_name(&self.head.name));
         let ours = |domain: &Domain| {
             domain.uuid == self.head.uuid
@@ -115,6 +118,14 @@ impl Arriving<'_> {
         samples.iter().try_fold(false, |so_far, sample| {
             Ok(so_far || volume_state(self.host, &sample.volume)?.counters.written != sample.counters.written)
         })
+    }
+
+    /// Whether DRBD is connected to the source's host on any volume: then that host lives.
+    ///
+    /// # Errors
+    /// DRBD does not answer.
+    pub fn any_connected(&self) -> Result<bool, Error> {
+        any_connected(self.host, &self.head.volumes)
     }
 
     /// Whether DRBD is connected to the source's host on every volume: then that host lives, and has its copy.

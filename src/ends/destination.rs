@@ -8,7 +8,7 @@ use super::leaving::volume_state;
 use super::settle::{self, Data};
 use super::stages;
 use super::{Next, Over, Patience};
-use crate::handover::{Destination, DestinationAction, DestinationEvent, DestinationSeen, DestinationStage, Ending};
+use crate::handover::{Destination, DestinationAction, DestinationEvent, DestinationStage, Ending};
 use crate::host::Host;
 use crate::ids::DomId;
 use crate::journal::{Journal, JournaledVolume, Record, Sample};
@@ -67,10 +67,7 @@ impl<'a> DestinationEnd<'a> {
         let end = DestinationEnd::new(host, journal, timeouts);
         let story = end.journal.story();
         let stage = stages::of_destination(story.stage()).ok_or("The journal is not a destination's")?;
-        let seen = match story.rebooted() {
-            true => DestinationSeen::Gone,
-            false => end.arriving().seen()?,
-        };
+        let seen = end.arriving().seen()?;
         let (machine, action) = Destination::adopt(stage, seen);
         Ok((end, machine, action))
     }
@@ -147,7 +144,9 @@ impl<'a> DestinationEnd<'a> {
         }
         let head = &self.journal.story().head;
         let said = ask::stage_or_reason(self.host, &head.peer, head.id);
-        if said.is_err() && Order::PeerIsDead.is_given(self.host.state_dir, head.id) {
+        // A host whose DRBD is connected is not dead, whatever a person says.
+        let lives = self.arriving().any_connected().unwrap_or(true);
+        if said.is_err() && !lives && Order::PeerIsDead.is_given(self.host.state_dir, head.id) {
             let written = self.arriving().written(self.journal.story().samples()).unwrap_or(true);
             return Next::Event(DestinationEvent::PeerDead { written });
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::handover::{SourceSeen, Witness};
 use crate::host::Host;
 use crate::ids::{DomId, VolumeId};
-use crate::journal::{Head, JournaledVolume, Sample};
+use crate::journal::{self, Head, JournaledVolume, Sample};
 use crate::plan;
 use crate::protocol::Handover;
 use crate::replication::VolumeState;
@@ -52,7 +52,7 @@ impl Leaving<'_> {
 
     /// The domain with this migration's number, if it is this migration's domain: numbers begin anew when a host is started.
     fn domain(&self) -> Result<Option<Domain>, Error> {
-        let Some(domid) = self.head.domid else { return Ok(None) };
+        let Some(domid) = self.head.domid.filter(|_| self.head.boot == journal::this_boot()) else { return Ok(None) };
         let name = &self.head.name;
         let ours = |domain: &Domain| {
             domain.uuid == self.head.uuid && (domain.name == *name || domain.name == plan::migrated_away_name(name))
@@ -142,6 +142,14 @@ impl Leaving<'_> {
         forbid_two_primaries(self.host, &self.head.volumes, deadline)
     }
 
+    /// Whether DRBD is connected to the destination's host on any volume: then that host lives.
+    ///
+    /// # Errors
+    /// DRBD does not answer.
+    pub fn any_connected(&self) -> Result<bool, Error> {
+        any_connected(self.host, &self.head.volumes)
+    }
+
     /// What the replication link shows, over all volumes. Only the counter of what was written to the disk here decides: it counts
     /// whoever wrote, and outlives a connection.
     ///
@@ -158,6 +166,14 @@ impl Leaving<'_> {
             })
         })
     }
+}
+
+/// Whether DRBD is connected to the peer on any of these volumes.
+///
+/// # Errors
+/// DRBD does not answer.
+pub(crate) fn any_connected(host: &Host<'_>, volumes: &[JournaledVolume]) -> Result<bool, Error> {
+    volumes.iter().try_fold(false, |so_far, volume| Ok(so_far || volume_state(host, &volume.id)?.connected))
 }
 
 /// A volume as it is now.

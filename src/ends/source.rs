@@ -63,10 +63,7 @@ impl<'a> SourceEnd<'a> {
     ) -> Result<(SourceEnd<'a>, Source, SourceAction), Error> {
         let end = SourceEnd { adopted: true, ..SourceEnd::new(host, journal, timeouts) };
         let stage = stages::of_source(end.journal.story().stage()).ok_or("The journal is not a source's")?;
-        let seen = match end.journal.story().rebooted() {
-            true => SourceSeen::Gone,
-            false => end.leaving().seen()?,
-        };
+        let seen = end.leaving().seen()?;
         let (machine, action) = Source::adopt(stage, seen);
         Ok((end, machine, action))
     }
@@ -137,7 +134,7 @@ impl<'a> SourceEnd<'a> {
                 Witness { connected: false, peer_primary: false, written: true }
             }
         };
-        if said.is_err() && Order::PeerIsDead.is_given(self.host.state_dir, id) {
+        if said.is_err() && !peer_lives(&self.leaving()) && Order::PeerIsDead.is_given(self.host.state_dir, id) {
             return Next::Event(SourceEvent::PeerDead { witness });
         }
         tracing::info!(?said, ?witness, "asked");
@@ -202,4 +199,9 @@ impl<'a> SourceEnd<'a> {
             Err(error) => Over::Left(chain(&error)),
         }
     }
+}
+
+/// A host whose DRBD is connected is not dead, whatever a person says. A kernel that cannot be asked is no proof either way.
+fn peer_lives(leaving: &Leaving<'_>) -> bool {
+    leaving.any_connected().unwrap_or(true)
 }
