@@ -36,6 +36,16 @@ pub enum Ending {
     Lost,
 }
 
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ending::Moved => "the domain ran at the destination",
+            Ending::Returned => "the source has its domain",
+            Ending::Lost => "the copy on this host is gone",
+        })
+    }
+}
+
 /// What the other end's daemon said when it was asked how far its journal of the migration is. It may be stale: every stage
 /// that decides something is one that the other end cannot leave in a way that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

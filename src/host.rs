@@ -1,9 +1,8 @@
 //! This host, as both ends of a migration see it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::fault::{Faults, Step};
-use crate::journal;
 use crate::protocol::{Finding, Severity};
 use crate::replication::Replication;
 use crate::toolstack::{Error, Toolstack};
@@ -25,7 +24,7 @@ pub struct Host<'a> {
     pub node: &'a str,
     /// Where records of open migrations are kept; [`RUN_DIR`] but in tests.
     pub run_dir: &'a Path,
-    /// Where journals are kept; [`journal::DIR`] unless it is set otherwise.
+    /// Where journals are kept; [`crate::journal::DIR`] unless it is set otherwise.
     pub state_dir: &'a Path,
     /// What fails on purpose; [`Faults::none`] but in rehearsals.
     pub faults: &'a Faults,
@@ -70,14 +69,4 @@ pub fn node_name() -> String {
     let name = nix::sys::utsname::uname().map(|u| u.nodename().to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
     name.split('.').next().filter(|short| !short.is_empty()).unwrap_or("localhost").to_owned()
-}
-
-/// The directory of records, for programs.
-pub fn run_dir() -> PathBuf {
-    PathBuf::from(RUN_DIR)
-}
-
-/// The directory of journals, for programs.
-pub fn state_dir() -> PathBuf {
-    PathBuf::from(journal::DIR)
 }

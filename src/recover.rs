@@ -161,7 +161,7 @@ fn source_words(action: &SourceAction) -> String {
             "nobody here can know yet whether the destination runs it: it stays suspended, and the destination is asked again".into()
         }
         SourceAction::Doubt(why) => format!("a person must speak: {why}"),
-        SourceAction::Close(ending) => format!("nothing is left to do ({ending:?})"),
+        SourceAction::Close(ending) => format!("nothing is left to do: {ending}"),
         other => format!("nothing can be decided ({other:?})"),
     }
 }
@@ -200,7 +200,7 @@ fn destination_words(action: &DestinationAction) -> String {
             "this may be the only copy that is left: it stays paused, and the source is asked again".into()
         }
         DestinationAction::Doubt(why) => format!("a person must speak: {why}"),
-        DestinationAction::Close(ending) => format!("nothing is left to do ({ending:?})"),
+        DestinationAction::Close(ending) => format!("nothing is left to do: {ending}"),
         other => format!("nothing can be decided ({other:?})"),
     }
 }

@@ -135,7 +135,7 @@ pub trait Replication: Send + Sync {
     /// resyncs. Both hosts call it, in any order; a resource that is connected is left as it is.
     ///
     /// `sacrifice`: this host gives up what only it has written to `volumes`; the caller has the proof
-    /// ([`proof::who_may_sacrifice`]) that this is nothing. Exactly one of the two hosts does.
+    /// that this is nothing: its copy of the domain has not run since the suspend, or [`proof::who_may_sacrifice`] says so. Exactly one of the two hosts does.
     ///
     /// # Errors
     /// Refused, with nothing changed: a sacrifice while this host is Primary, or while it has written to a volume of the resource that

@@ -122,7 +122,7 @@ fn treat(args: &Recover, host: &Host<'_>, listed: Listed) -> Result<u8, Error> {
     match recover(host, id, Timeouts::default(), &mut patience)? {
         Recovered::Held => wait_for_other(args, host, id, holder),
         Recovered::Done => Ok(conclude(args, "Nothing is left to do.", DONE)),
-        Recovered::Over(Over::Closed { ending, .. }) => Ok(conclude(args, &format!("Done: {ending:?}."), DONE)),
+        Recovered::Over(Over::Closed { ending, .. }) => Ok(conclude(args, &format!("Done: {ending}."), DONE)),
         Recovered::Over(Over::Doubt(why)) => Ok(conclude(args, &format!("A person must speak: {why}."), IN_DOUBT)),
         Recovered::Over(Over::Left(why)) => {
             Ok(conclude(args, &format!("Not decided yet: {why}. The daemon goes on."), IN_DOUBT))

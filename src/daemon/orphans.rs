@@ -1,6 +1,6 @@
 //! Journals with work left and nobody who does it: each gets a process that recovers it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use crate::journal::{self, Listed};
+use crate::migrate::chain;
 
 /// How often the journals are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,13 +25,15 @@ pub(super) struct Orphans<'a> {
     recoverer: &'a dyn Fn(Uuid) -> Command,
     running: HashMap<Uuid, Child>,
     not_before: HashMap<Uuid, Instant>,
+    /// Journals that cannot be read, and have been complained of.
+    unreadable: HashSet<Uuid>,
     next_look: Instant,
 }
 
 impl<'a> Orphans<'a> {
     pub(super) fn new(state_dir: PathBuf, recoverer: &'a dyn Fn(Uuid) -> Command) -> Orphans<'a> {
-        let (running, not_before) = (HashMap::new(), HashMap::new());
-        Orphans { state_dir, recoverer, running, not_before, next_look: Instant::now() }
+        let (running, not_before, unreadable) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Orphans { state_dir, recoverer, running, not_before, unreadable, next_look: Instant::now() }
     }
 
     /// Looks, if it is time to.
@@ -41,10 +44,20 @@ impl<'a> Orphans<'a> {
         self.next_look = Instant::now() + LOOK_INTERVAL;
         self.reap();
         match journal::unfinished(&self.state_dir) {
-            Ok(journals) => {
-                journals.iter().filter(|journal| is_orphan(journal)).for_each(|orphan| self.adopt(orphan.id))
-            }
+            Ok(journals) => journals.iter().for_each(|journal| self.consider(journal)),
             Err(error) => tracing::error!(%error, "the journals cannot be read"),
+        }
+    }
+
+    /// A journal that cannot be read needs a person, not a process.
+    fn consider(&mut self, journal: &Listed) {
+        match &journal.story {
+            Ok(story) if !journal.held && !story.is_done() => self.adopt(journal.id),
+            Ok(_) => {}
+            Err(error) if self.unreadable.insert(journal.id) => {
+                tracing::error!(id = %journal.id, error = %chain(error), "nobody can work on this migration: a person must look");
+            }
+            Err(_) => {}
         }
     }
 
@@ -82,14 +95,6 @@ impl<'a> Orphans<'a> {
             std::thread::sleep(super::REAP_INTERVAL);
             self.reap();
         }
-    }
-}
-
-/// A journal that cannot be read needs a person, not a process.
-fn is_orphan(journal: &Listed) -> bool {
-    match &journal.story {
-        Ok(story) => !journal.held && !story.is_done(),
-        Err(_) => false,
     }
 }
 
