@@ -150,7 +150,8 @@ pub struct PeerDeviceStatus {
     pub volume: u32,
     /// What replication does.
     pub repl_state: ReplState,
-    /// How good the peer's data is.
+    /// How good the peer's data is, as it said last. DRBD 8.4 says it once more soon after connecting, with a copy that may have become old
+    /// meanwhile (`after_state_ch`): a change made at once after connecting can stay unseen here until the next one.
     pub peer_disk_state: DiskState,
     /// Received since the connection was made, sectors of 512 bytes.
     pub received_sectors: u64,

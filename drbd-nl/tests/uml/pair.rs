@@ -8,8 +8,8 @@ use std::{
 };
 
 use drbd_nl::{
-    Address, Change, ConnectionStatus, DeviceConf, DiskConf, DiskState, Drbd, Event, Events, NetConf, Peer, Protocol,
-    ResourceOpts, ResourceStatus, Role, Secret, Target,
+    Address, Change, ConnectionStatus, DeviceConf, DiskConf, DiskState, Drbd, Event, Events, NetConf, Peer, PeerVolume,
+    Protocol, ResourceOpts, ResourceStatus, Role, Secret, Target,
 };
 
 /// The two ends.
@@ -33,6 +33,7 @@ impl Pair {
         let mut pair = Pair::attached();
         (0..2).for_each(|end| pair.connect(end, false));
         pair.wait("the connection", |ends| ends.iter().all(is_connected));
+        pair.settle();
         // The disks are new: equal by declaration, no resync.
         VOLUMES.iter().for_each(|volume| pair.drbd.new_current_uuid(minor(0, *volume), true).unwrap());
         pair.wait("both UpToDate", |ends| ends.iter().all(is_up_to_date));
@@ -69,6 +70,22 @@ impl Pair {
         self.drbd.connect(&peer(end), &net, discard_my_data).unwrap();
     }
 
+    /// Waits until each end has all that the other one's worker had to tell about the connection. DRBD 8.4 sends its state once more after it
+    /// connected (`after_state_ch`): a copy made at the change, sent when the worker comes to it. If it comes after a later change of the disk or the role,
+    /// the peer believes it, for ever. A held resync goes through the same worker and the same socket, and can be seen at the other end.
+    fn settle(&mut self) {
+        for (end, other) in [(0, 1), (1, 0)] {
+            for volume in VOLUMES {
+                self.drbd.pause_sync(&peer_volume(end, volume)).unwrap();
+            }
+            self.wait("a held resync at the other end", |ends| is_held(&ends[other]).all(|held| held));
+            for volume in VOLUMES {
+                self.drbd.resume_sync(&peer_volume(end, volume)).unwrap();
+            }
+            self.wait("no held resync at the other end", |ends| !is_held(&ends[other]).any(|held| held));
+        }
+    }
+
     /// Both ends as they are now.
     pub(crate) fn ends(&mut self) -> [ResourceStatus; 2] {
         ENDS.map(|name| self.drbd.resource(name).unwrap().expect("the resource exists"))
@@ -85,7 +102,7 @@ impl Pair {
             // 8.4 tells no progress of a resync, and a setting of the peer's is no event: look once in a while anyway.
             let pause = Instant::now() + Duration::from_millis(100);
             drop(self.events.next(pause.min(deadline)).unwrap());
-            assert!(Instant::now() < deadline, "{what} did not come: {ends:#?}");
+            assert!(Instant::now() < deadline, "{what} did not come: {}; {ends:?}", in_short(&ends));
         }
     }
 
@@ -123,6 +140,10 @@ pub(crate) fn minor(end: u32, volume: u32) -> u32 {
 
 pub(crate) fn target(end: usize, volume: u32) -> Target {
     Target { resource: ENDS[end].to_owned(), minor: minor(u32::try_from(end).unwrap(), volume) }
+}
+
+fn peer_volume(end: usize, volume: u32) -> PeerVolume {
+    PeerVolume { target: target(end, volume), volume, peer_node_id: None }
 }
 
 fn disk(minor: u32) -> String {
@@ -167,6 +188,23 @@ pub(crate) fn is_up_to_date(end: &ResourceStatus) -> bool {
         .map(|volume| volume.disk_state)
         .chain(peers.map(|peer| peer.peer_disk_state))
         .all(DiskState::is_up_to_date)
+}
+
+/// What a wait is most often about.
+fn in_short(ends: &[ResourceStatus; 2]) -> String {
+    let volumes = |end: &ResourceStatus| end.volumes.iter().map(|volume| volume.disk_state).collect::<Vec<_>>();
+    let peers = |connection: &ConnectionStatus| {
+        connection.peer_devices.iter().map(|peer| (peer.repl_state, peer.peer_disk_state)).collect::<Vec<_>>()
+    };
+    let connection = |connection: &ConnectionStatus| (connection.state, connection.peer_role, peers(connection));
+    let end =
+        |end: &ResourceStatus| (end.role, volumes(end), end.connections.iter().map(connection).collect::<Vec<_>>());
+    format!("{:?}", ends.each_ref().map(end))
+}
+
+/// Whether each volume's resync is held.
+fn is_held(end: &ResourceStatus) -> impl Iterator<Item = bool> + '_ {
+    end.connections.iter().flat_map(|connection| &connection.peer_devices).map(|peer| peer.resync_suspended)
 }
 
 /// Role of each end and of its peer as the end sees it.
