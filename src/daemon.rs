@@ -35,6 +35,8 @@ pub struct Config {
     pub allow: Vec<IpNet>,
     /// The most sessions at one time.
     pub sessions_max: usize,
+    /// Where records of open migrations are kept.
+    pub run_dir: PathBuf,
     /// Where the journals are whose orphans the daemon adopts.
     pub state_dir: PathBuf,
 }
@@ -81,7 +83,7 @@ pub fn serve(config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<()
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let mut sessions = Sessions { config, worker: workers.session, running: Vec::new() };
     let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
-    let mut broom = Broom::new();
+    let mut broom = Broom::new(config.run_dir.clone());
     while !stop.requested() {
         broom.sweep();
         orphans.look();

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Serve, state_dir: &Path) -> Result<(), Error> {
         listen: listen(args),
         allow: args.allow.clone(),
         sessions_max: args.sessions,
+        run_dir: host::RUN_DIR.into(),
         state_dir: state_dir.to_owned(),
     };
     let workers = Workers { session: &session, recovery: &recovery };

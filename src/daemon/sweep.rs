@@ -1,10 +1,14 @@
-//! The daemon's broom: dead connections of DRBD's let go of the guests' pages that they hold.
+//! The daemon's broom: dead connections of DRBD's let go of the guests' pages that they hold, and the records of migrations whose
+//! process was killed go.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::admission;
 use crate::drbd::sockets::{self, LeftBehind};
+use crate::migrate::chain;
 
 /// Between two looks. A socket that is closed in the ordinary way is gone long before the second.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -12,6 +16,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Remembers what it saw at the last look.
 #[derive(Debug)]
 pub(super) struct Broom {
+    /// Where the records are.
+    run_dir: PathBuf,
     seen: HashSet<[u8; 8]>,
     /// Both ends of every connection that there has been: DRBD 8.4 forgets those of one that is StandAlone.
     addresses: HashSet<(SocketAddr, SocketAddr)>,
@@ -19,16 +25,24 @@ pub(super) struct Broom {
 }
 
 impl Broom {
-    pub(super) fn new() -> Broom {
-        Broom { seen: HashSet::new(), addresses: addresses().unwrap_or_default(), next_look: Instant::now() }
+    pub(super) fn new(run_dir: PathBuf) -> Broom {
+        let addresses = addresses().unwrap_or_default();
+        Broom { run_dir, seen: HashSet::new(), addresses, next_look: Instant::now() }
     }
 
-    /// Looks, if it is time to, and ends what was there at the last look already.
+    /// Looks, if it is time to; ends the connections that were there at the last look already.
     pub(super) fn sweep(&mut self) {
         if Instant::now() < self.next_look {
             return;
         }
         self.next_look = Instant::now() + LOOK_INTERVAL;
+        self.end_connections();
+        if let Err(error) = admission::remove_stale_records(&self.run_dir) {
+            tracing::warn!(error = %chain(&error), "stale migration records cannot be looked for");
+        }
+    }
+
+    fn end_connections(&mut self) {
         match self.drbds() {
             Ok(left) => {
                 left.iter().filter(|socket| self.seen.contains(&socket.cookie())).for_each(end);

@@ -212,13 +212,13 @@ fn let_go_on(pair: &Pair) {
     }
 }
 
-/// No journal is open on either node, and nobody migrates.
+/// No journal and no record is open on either node, and nobody migrates.
 fn await_resolution(pair: &Pair) -> anyhow::Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let mut open = Vec::new();
         for node in pair.lab().nodes() {
-            let left = node.ok("ls /var/lib/bascule/*.journal 2>/dev/null; pgrep -f '^bascule migrate' || true")?;
+            let left = node.ok("ls /var/lib/bascule/*.journal /run/bascule/migration-* 2>/dev/null; pgrep -f '^bascule migrate' || true")?;
             open.extend(left.split_whitespace().map(|word| format!("{}: {word}", node.name())));
         }
         if open.is_empty() {
