@@ -3,7 +3,6 @@
 //! [`crate::drbd`] implements it by generic netlink and device-mapper; tests and other tooling implement it too.
 
 mod link;
-pub mod proof;
 
 use std::time::{Duration, Instant};
 
@@ -134,8 +133,8 @@ pub trait Replication: Send + Sync {
     /// Connects a resource again that a split brain made StandAlone, or whose connection is gone, and waits until it is connected or
     /// resyncs. Both hosts call it, in any order; a resource that is connected is left as it is.
     ///
-    /// `sacrifice`: this host gives up what only it has written to `volumes`; the caller has the proof
-    /// that this is nothing: its copy of the domain has not run since the suspend, or [`proof::who_may_sacrifice`] says so. Exactly one of the two hosts does.
+    /// `sacrifice`: this host takes the other one's data for `volumes`. The caller knows that it loses nothing: its copy of the domain has not
+    /// run since the domain was suspended. Exactly one of the two hosts does.
     ///
     /// # Errors
     /// Refused, with nothing changed: a sacrifice while this host is Primary, or while it has written to a volume of the resource that

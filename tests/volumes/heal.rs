@@ -5,12 +5,10 @@ use std::fs::File;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bascule::admission::Side;
 use bascule::drbd::{Drbd, HealError};
 use bascule::ids::VolumeId;
 use bascule::layer::Layer;
-use bascule::replication::proof::{Proof, Verdict, VolumeProof, who_may_sacrifice};
-use bascule::replication::{Counters, Error, Link, Replication};
+use bascule::replication::{Error, Link, Replication};
 use drbd_nl::Role;
 
 use crate::pair::{self, ENDS, is_connected, is_up_to_date};
@@ -25,7 +23,6 @@ struct Handover {
     pair: Hosts,
     drbd: Drbd,
     links: [Link; 2],
-    samples: [Counters; 2],
 }
 
 /// Which side begins to heal.
@@ -47,8 +44,7 @@ impl Handover {
         disk::write(&user, 1, 1).unwrap();
         let drbd = Drbd::open().unwrap();
         let links = ENDS.map(|end| drbd.link(end).unwrap().unwrap());
-        let samples = [0, 1].map(|end| drbd.state(&volume_at(end)).unwrap().unwrap().counters);
-        Handover { user, pair, drbd, links, samples }
+        Handover { user, pair, drbd, links }
     }
 
     /// Single-primary: the destination is Primary alone, its copy paused.
@@ -71,15 +67,6 @@ impl Handover {
     /// The destination discards its paused copy.
     fn discard_copy(&mut self) {
         self.drbd.demote(&volume_at(1), soon()).unwrap();
-    }
-
-    /// What each host can prove; the domain has run at the source.
-    fn proofs(&self) -> [Proof; 2] {
-        [(0, Side::Outgoing), (1, Side::Incoming)].map(|(end, side)| {
-            let mut now = self.drbd.state(&volume_at(end)).unwrap().unwrap();
-            now.id = volume(); // one volume has two names on one kernel
-            Proof { side, ran: end == 0, volumes: vec![VolumeProof::since(&self.samples[end], &now)] }
-        })
     }
 
     fn heal(&self, end: usize, sacrifice: bool, deadline: Instant) -> Result<(), Error> {
@@ -142,9 +129,6 @@ fn a_source_that_took_back_without_its_link_keeps_what_it_wrote() {
         disk::write(&handover.user, 3, 3).unwrap();
         handover.discard_copy();
 
-        let [mine, theirs] = handover.proofs();
-        assert_eq!(who_may_sacrifice(&mine, &theirs), Verdict::Theirs, "{mine:?} {theirs:?}");
-        assert_eq!(who_may_sacrifice(&theirs, &mine), Verdict::Mine);
         handover.heal_both(first);
         disk::write(&handover.user, 4, 4).unwrap();
         handover.check(&[(1, 1), (2, 2), (3, 3), (4, 4)]);
@@ -164,8 +148,6 @@ fn a_link_that_was_lost_between_two_primaries_is_healed_and_two_are_forbidden_ag
         handover.discard_copy();
         handover.meet();
 
-        let [mine, theirs] = handover.proofs();
-        assert_eq!(who_may_sacrifice(&theirs, &mine), Verdict::Mine, "{mine:?} {theirs:?}");
         handover.heal_both(first);
         handover.check(&[(1, 1), (2, 2)]);
     }
@@ -213,14 +195,6 @@ fn what_both_wrote_is_not_given_up() {
     for _ in 0..2 {
         let refused = handover.heal(1, true, soon());
         assert!(matches!(cause(&refused), HealError::OnlyHere { volume: 0, sectors: 8, .. }), "{refused:?}");
-    }
-    let [mine, theirs] = handover.proofs();
-    for (mine, theirs) in [(&mine, &theirs), (&theirs, &mine)] {
-        let verdict = who_may_sacrifice(mine, theirs);
-        assert!(
-            matches!(&verdict, Verdict::Nobody { mine, theirs } if !mine.is_empty() && !theirs.is_empty()),
-            "{verdict:?}"
-        );
     }
     let user = handover.user;
     assert_eq!(disk::read(&user, 2), 2);
