@@ -1,5 +1,6 @@
 //! The directory of the journals: which there are, who holds them, which of them go.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -77,8 +78,8 @@ pub fn open_for(dir: &Path, volume: &VolumeId) -> Result<Option<Story>, Error> {
 /// [`Error::Io`]. What is wrong with one journal stands in its place in the list.
 pub fn list(dir: &Path) -> Result<Vec<Listed>, Error> {
     let mut found = Vec::new();
-    for path in all(dir)? {
-        found.extend(listed(path)?);
+    for id in all(dir)? {
+        found.extend(listed_anywhere(dir, id)?);
     }
     found.sort_by_key(|(since, listed)| (*since, listed.id));
     Ok(found.into_iter().map(|(_, listed)| listed).collect())
@@ -132,12 +133,20 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Every journal once. One that is finished between the two looks is found where it has moved to.
-fn all(dir: &Path) -> Result<impl Iterator<Item = (Uuid, PathBuf)>, Error> {
-    let mut all = std::collections::BTreeMap::new();
-    all.extend(journals_in(dir)?);
-    all.extend(journals_in(&dir.join(FINISHED))?);
-    Ok(all.into_iter())
+/// Every journal once.
+fn all(dir: &Path) -> Result<BTreeSet<Uuid>, Error> {
+    let (unfinished, finished) = (journals_in(dir)?, journals_in(&dir.join(FINISHED))?);
+    Ok(unfinished.into_iter().chain(finished).map(|(id, _)| id).collect())
+}
+
+/// A journal wherever it is: one that is finished meanwhile is found where it has moved to.
+fn listed_anywhere(dir: &Path, id: Uuid) -> Result<Option<(Timestamp, Listed)>, Error> {
+    for path in places(dir, id) {
+        if let Some(found) = listed((id, path))? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// A journal's place in the list: when it was opened, or, where it does not say, last written.
