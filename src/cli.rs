@@ -7,6 +7,7 @@ macro_rules! out {
 
 pub(crate) mod domain;
 pub(crate) mod exit;
+mod here;
 mod history;
 mod list;
 mod migrate;

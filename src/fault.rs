@@ -36,10 +36,10 @@ macro_rules! steps {
 }
 
 steps! {
-    /// Source: the journal is open, the destination has not been called.
-    "s-opened" => SourceOpened,
-    /// Source: both ends have found nothing against it.
+    /// Source: both ends have found nothing against it; nothing is journaled yet.
     "s-cleared" => SourceCleared,
+    /// Source: the journal is open.
+    "s-opened" => SourceOpened,
     /// Source: the stream is announced; libxl has not begun.
     "s-stream" => SourceStream,
     /// Source: the stream has ended; the domain is suspended.

@@ -7,6 +7,7 @@ pub mod domcfg;
 pub mod ids;
 
 // The story, both ends.
+mod peer;
 pub mod plan;
 
 pub mod preflight;

@@ -4,58 +4,32 @@
 //! running here. [`Released::go`] holds the point of no return: after it there is an [`Outcome`], never a `Result`. What this
 //! process has promised is in the journal first, so that the daemon can go on when it dies.
 
+mod outcome;
 mod receipt;
+mod witness;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
+pub use self::outcome::Outcome;
+use self::outcome::conclude;
 use crate::admission::{Record, Side};
-use crate::ends::leaving::volume_state;
 use crate::ends::source::SourceEnd;
-use crate::ends::{Next, Over, Patience};
+use crate::ends::{Next, Patience};
 use crate::fault::Step;
-use crate::handover::{Ending, Source, SourceAction, SourceEvent};
+use crate::handover::{Source, SourceAction, SourceEvent};
 use crate::host::{Host, PROGRAM};
 use crate::ids::VolumeId;
-use crate::journal::{self, Head, Journal, JournaledVolume, Peer, Sample};
-use crate::orders::Order;
+use crate::journal::{self, Head, Journal, JournaledVolume, Peer};
+use crate::orders::{self, Follower};
+use crate::peer::{self, refusal};
 use crate::plan::{self, Plan, Request};
 use crate::preflight::{self, stops};
-use crate::protocol::{
-    self, Finding, Go, Handover, Held, Hello, Kept, Message, Released as ReleasedMessage, Started, Stream, Welcome,
-};
-use crate::report::{Event, Phase, Receipt, Report};
+use crate::protocol::{Finding, Go, Handover, Held, Kept, Message, Released as ReleasedMessage, Started, Stream};
+use crate::report::{Event, Phase, Report};
 use crate::stream::{self, Cancel, Streamed};
 use crate::toolstack::Error;
 use crate::transport::Channel;
-
-/// How a migration ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The domain runs at the destination.
-    Moved(Box<Receipt>),
-    /// A dry run found nothing against it; warnings only.
-    Clear(Vec<Finding>),
-    /// Preflight found what would make it fail; nothing was changed.
-    Refused(Vec<Finding>),
-    /// It failed before the domain was touched; the domain runs at the source.
-    Failed(Error),
-    /// It failed on the way; everything was taken back and the domain runs at the source.
-    RolledBack {
-        /// What failed.
-        reason: Error,
-    },
-    /// The domain is suspended at the source and could not be resumed, or nobody here can know where it runs.
-    Indeterminate {
-        /// What failed.
-        reason: Error,
-        /// What is known, and what to type.
-        advice: String,
-    },
-}
 
 /// Moves a domain. Every wait is bounded by the request's timeouts.
 pub fn migrate(host: &Host<'_>, request: Request, report: &Arc<dyn Report>, cancel: &Cancel) -> Outcome {
@@ -111,7 +85,9 @@ fn clear(run: Run<'_>, request: Request) -> Result<Cleared<'_>, Outcome> {
     let record = Record::open(run.host.run_dir, plan.id, Side::Outgoing, &plan.facts.name, &volumes);
     let record = record.map_err(|error| Outcome::Failed(error.into()))?;
 
-    let greeted = greet(run, &plan).and_then(|(channel, welcome)| {
+    let (request, timeouts) = (&plan.request, plan.request.timeouts);
+    let called = peer::call(run.host, (&request.host, request.port), timeouts.connect, timeouts.answer);
+    let greeted = called.and_then(|(channel, welcome)| {
         let found = offer(run, &plan, &channel)?;
         Ok((channel, welcome, found))
     });
@@ -131,6 +107,7 @@ fn clear(run: Run<'_>, request: Request) -> Result<Cleared<'_>, Outcome> {
     if stops(&findings) {
         return Err(Outcome::Refused(findings));
     }
+    run.host.reach(Step::SourceCleared).map_err(Outcome::Failed)?;
     Ok(Cleared { run, plan, _record: record, channel, destination: welcome.node, findings, cleared_at: Instant::now() })
 }
 
@@ -150,22 +127,6 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn greet(run: Run<'_>, plan: &Plan) -> Result<(Channel, Welcome), Error> {
-    let (request, timeouts) = (&plan.request, plan.request.timeouts);
-    let channel = Channel::connect(&request.host, request.port, timeouts.connect)?;
-    let hello = Hello {
-        oldest: protocol::VERSION_OLDEST,
-        newest: protocol::VERSION,
-        node: run.host.node.into(),
-        program: PROGRAM.into(),
-    };
-    channel.send(hello, timeouts.answer)?;
-    match channel.receive(timeouts.answer)? {
-        Message::Welcome(welcome) => Ok((channel, welcome)),
-        other => Err(refusal(other, "Welcome")),
-    }
-}
-
 fn offer(run: Run<'_>, plan: &Plan, channel: &Channel) -> Result<Vec<Finding>, Error> {
     let timeout = plan.request.timeouts.answer;
     let domain = run.host.toolstack.domain(plan.domid)?.ok_or("The domain has gone")?;
@@ -173,14 +134,6 @@ fn offer(run: Run<'_>, plan: &Plan, channel: &Channel) -> Result<Vec<Finding>, E
     match channel.receive(timeout)? {
         Message::Answer(answer) => Ok(answer.findings),
         other => Err(refusal(other, "Answer")),
-    }
-}
-
-/// What the destination said instead of what was awaited, as an error.
-fn refusal(message: Message, expected: &'static str) -> Error {
-    match message {
-        Message::Failed(failed) => format!("The destination failed while {}: {}", failed.step, failed.reason).into(),
-        other => protocol::Error::Unexpected { expected, got: other.name() }.into(),
     }
 }
 
@@ -194,7 +147,7 @@ impl<'a> Cleared<'a> {
         });
         let journal = journal.map_err(Outcome::Failed)?;
         let mut end = SourceEnd::new(run.host, journal, plan.request.timeouts);
-        match run.host.reach(Step::SourceOpened).and_then(|()| run.host.reach(Step::SourceCleared)) {
+        match run.host.reach(Step::SourceOpened) {
             Ok(()) => Ok(Opened { cleared: self, end }),
             Err(reason) => Err(self.undo(&mut end, reason)),
         }
@@ -241,33 +194,6 @@ impl<'a> Cleared<'a> {
     }
 }
 
-/// How it ended when the domain has not moved, or nobody here knows.
-fn conclude(plan: &Plan, end: &SourceEnd<'_>, over: Over) -> Outcome {
-    let (id, name) = (plan.id, &plan.facts.name);
-    match over {
-        Over::Closed { ending: Ending::Returned, reason } => Outcome::RolledBack { reason: reason.into() },
-        Over::Left(why) if end.runs_here => {
-            tracing::warn!(%id, why, "not everything is as it was yet; the daemon goes on, or type: bascule recover {id}");
-            Outcome::RolledBack { reason: end.reason().to_owned().into() }
-        }
-        Over::Closed { reason, .. } => Outcome::Indeterminate {
-            reason: reason.into(),
-            advice: format!(
-                "Domain {name} does not exist here any more: somebody destroyed it. It does not run on {} either. Start it again: bascule create",
-                plan.request.host
-            ),
-        },
-        Over::Left(why) | Over::Doubt(why) => Outcome::Indeterminate {
-            reason: end.reason().to_owned().into(),
-            advice: format!(
-                "Domain {name} stays suspended here: {why}. The daemon goes on; what it sees: bascule recover --dry-run {id}. \
-                 If {host} is dead, and only then: bascule recover --peer-is-dead {id}",
-                host = plan.request.host
-            ),
-        },
-    }
-}
-
 /// The journal is open.
 struct Opened<'a> {
     cleared: Cleared<'a>,
@@ -277,8 +203,9 @@ struct Opened<'a> {
 impl<'a> Opened<'a> {
     /// Step 3: the memory is streamed while the domain runs, then the rest.
     fn send(mut self) -> Result<Sent<'a>, Outcome> {
-        self.cleared.run.phase(Phase::Precopy);
-        let orders = Orders::follow(self.cleared.run, self.cleared.plan.id);
+        let Cleared { run, plan, .. } = &self.cleared;
+        run.phase(Phase::Precopy);
+        let orders = orders::follow(run.host.state_dir, plan.id, run.cancel);
         match self.try_send() {
             Ok(streamed) => Ok(Sent { opened: self, streamed, _orders: orders }),
             Err(reason) => Err(self.cleared.undo(&mut self.end, reason)),
@@ -301,7 +228,7 @@ impl<'a> Opened<'a> {
 struct Sent<'a> {
     opened: Opened<'a>,
     streamed: Streamed,
-    _orders: Orders,
+    _orders: Follower,
 }
 
 impl<'a> Sent<'a> {
@@ -321,7 +248,7 @@ impl<'a> Sent<'a> {
         let (host, replication, timeouts) = (run.host, run.host.replication, plan.request.timeouts);
         let deadline = Instant::now() + timeouts.volumes;
         replication.wait_idle(plan.domid, deadline)?;
-        let samples = sample(*run, plan)?;
+        let samples = witness::sample(run.host, plan.volume_ids())?;
         end.journal.append(journal::Record::Released { handover: plan.handover, samples })?;
         host.reach(Step::SourceJournaledReleased)?;
         if plan.handover == Handover::Single {
@@ -334,13 +261,6 @@ impl<'a> Sent<'a> {
         }
         host.reach(Step::SourceSentReleased)
     }
-}
-
-fn sample(run: Run<'_>, plan: &Plan) -> Result<Vec<Sample>, Error> {
-    let of = |volume: &VolumeId| {
-        volume_state(run.host, volume).map(|state| Sample { volume: volume.clone(), counters: state.counters })
-    };
-    plan.volume_ids().map(of).collect()
 }
 
 /// Step 4 is done: the destination may attach the volumes.
@@ -448,7 +368,7 @@ impl<'a> Released<'a> {
         cleared.channel.send(Held {}, plan.request.timeouts.answer)?;
         let samples = end.journal.story().samples().iter();
         self.destination_sectors =
-            samples.map(|sample| verify_volume(*run, plan.handover, sample)).sum::<Result<_, _>>()?;
+            samples.map(|sample| witness::verify_volume(run.host, plan.handover, sample)).sum::<Result<_, _>>()?;
         if run.cancel.requested() {
             return Ok(SourceEvent::Cancelled);
         }
@@ -518,57 +438,5 @@ fn lost(why: &str) -> SourceEvent {
     SourceEvent::Lost(format!("The destination is lost: {why}"))
 }
 
-/// The destination has the volume, both disks are good, and nobody has written since the sample. Gives the sectors that the
-/// destination has sent since then.
-fn verify_volume(run: Run<'_>, handover: Handover, sample: &Sample) -> Result<u64, Error> {
-    let state = volume_state(run.host, &sample.volume)?;
-    let id = &sample.volume;
-    let expected_role = handover == Handover::Dual;
-    if !state.connected || !state.up_to_date {
-        return Err(format!("{id} is {}, {} here and {} there", state.connection, state.disk, state.peer_disk).into());
-    }
-    if !state.peer_primary || state.primary != expected_role {
-        return Err(format!("The roles on {id} are not those of a {handover} handover").into());
-    }
-    if state.counters != sample.counters {
-        return Err(format!(
-            "{id} was written after the domain was suspended: {:?}, then {:?}",
-            sample.counters, state.counters
-        )
-        .into());
-    }
-    Ok(state.counters.received - sample.counters.received)
-}
-
 /// Between two looks at the user's wish while the destination builds its copy.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A thread that turns the order to cancel, given by another process, into the wish of this one. Ends when it is dropped.
-struct Orders {
-    ended: Arc<AtomicBool>,
-}
-
-/// Between two looks for an order.
-const ORDERS_INTERVAL: Duration = Duration::from_millis(200);
-
-impl Orders {
-    fn follow(run: Run<'_>, id: Uuid) -> Orders {
-        let ended = Arc::new(AtomicBool::new(false));
-        let (state_dir, cancel, end) = (run.host.state_dir.to_owned(), run.cancel.clone(), Arc::clone(&ended));
-        std::thread::spawn(move || {
-            while !end.load(Ordering::SeqCst) {
-                if Order::Cancel.is_given(&state_dir, id) {
-                    cancel.cancel();
-                }
-                std::thread::sleep(ORDERS_INTERVAL);
-            }
-        });
-        Orders { ended }
-    }
-}
-
-impl Drop for Orders {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-    }
-}

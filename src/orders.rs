@@ -4,8 +4,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use uuid::Uuid;
+
+use crate::stream::Cancel;
 
 /// What can be ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,37 @@ pub fn clear(dir: &Path, id: Uuid) {
         }
     }
 }
+
+/// A thread that turns the order to cancel, given by another process, into the wish of this one. Ends when this is dropped.
+#[derive(Debug)]
+pub struct Follower {
+    ended: Arc<AtomicBool>,
+}
+
+/// Follows the orders for a migration of this process.
+#[must_use]
+pub fn follow(dir: &Path, id: Uuid, cancel: &Cancel) -> Follower {
+    let ended = Arc::new(AtomicBool::new(false));
+    let (dir, cancel, end) = (dir.to_owned(), cancel.clone(), Arc::clone(&ended));
+    std::thread::spawn(move || {
+        while !end.load(Ordering::SeqCst) {
+            if Order::Cancel.is_given(&dir, id) {
+                cancel.cancel();
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    });
+    Follower { ended }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Between two looks for an order.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

@@ -5,18 +5,16 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bascule::drbd::Drbd;
 use bascule::fault::Faults;
-use bascule::host::{self, Host};
 use bascule::migrate::{Outcome, chain, migrate};
 use bascule::plan::{Request, Timeouts};
 use bascule::protocol::{Finding, Severity};
 use bascule::report::{Event, Phase, Receipt, Report};
 use bascule::stream::Cancel;
-use bascule::xen::Context;
 
 use super::Migrate;
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT, REFUSED};
+use super::here::Here;
 
 /// Runs the command.
 pub(crate) fn run(args: &Migrate, state_dir: &Path) -> ExitCode {
@@ -27,18 +25,8 @@ pub(crate) fn run(args: &Migrate, state_dir: &Path) -> ExitCode {
 }
 
 fn start(args: &Migrate, state_dir: &Path) -> Result<Outcome, Error> {
-    let (context, drbd) = (Context::open()?, Drbd::open()?);
-    let domid = context.find(&args.domain)?.domain.domid;
-    let node = host::node_name();
-    let faults = Faults::new(args.rehearsal.fail_at);
-    let host = Host {
-        toolstack: &context,
-        replication: &drbd,
-        node: &node,
-        run_dir: host::RUN_DIR.as_ref(),
-        state_dir,
-        faults: &faults,
-    };
+    let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
+    let domid = here.context.find(&args.domain)?.domain.domid;
     let request = Request {
         domid,
         host: args.host.clone(),
@@ -53,7 +41,7 @@ fn start(args: &Migrate, state_dir: &Path) -> Result<Outcome, Error> {
     };
     let cancel = Cancel::default();
     super::serve::cancel_on_signal(&cancel)?;
-    Ok(migrate(&host, request, &report, &cancel))
+    Ok(migrate(&here.host(state_dir), request, &report, &cancel))
 }
 
 fn timeouts(args: &Migrate) -> Timeouts {

@@ -5,21 +5,20 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bascule::admission::Side;
-use bascule::drbd::Drbd;
 use bascule::ends::{Over, Patience};
 use bascule::fault::Faults;
-use bascule::host::{self, Host};
+use bascule::host::Host;
 use bascule::journal::{self, Listed, Stage};
 use bascule::migrate::chain;
 use bascule::orders::Order;
 use bascule::plan::Timeouts;
 use bascule::recover::{Examination, Recovered, examine, recover, sign_of_life};
 use bascule::stream;
-use bascule::xen::Context;
 use clap::Args;
 use uuid::Uuid;
 
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT};
+use super::here::Here;
 
 /// Finish, or take back, migrations whose process has died
 ///
@@ -64,15 +63,8 @@ fn start(args: &Recover, state_dir: &Path) -> Result<u8, Error> {
         say(args, "No migration is unfinished on this host.");
         return Ok(DONE);
     }
-    let (context, drbd, node) = (Context::open()?, Drbd::open()?, host::node_name());
-    let host = Host {
-        toolstack: &context,
-        replication: &drbd,
-        node: &node,
-        run_dir: host::RUN_DIR.as_ref(),
-        state_dir,
-        faults: &Faults::none(),
-    };
+    let here = Here::open(Faults::none())?;
+    let host = here.host(state_dir);
     let mut worst = DONE;
     for listed in found {
         worst = worst.max(treat(args, &host, listed)?);

@@ -7,18 +7,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bascule::daemon::{self, Config, Workers};
-use bascule::drbd::Drbd;
 use bascule::fault::Faults;
-use bascule::host::{self, Host};
+use bascule::host;
 use bascule::receive::{self, Ended, Timeouts};
 use bascule::stream::Cancel;
 use bascule::transport::Channel;
-use bascule::xen::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use uuid::Uuid;
 
 use super::exit::Error;
+use super::here::Here;
 use super::{Serve, Session};
 
 /// Runs the daemon in the foreground.
@@ -74,18 +73,8 @@ pub(crate) fn session(args: &Session, state_dir: &Path) -> Result<(), Error> {
     let _entered = span.enter();
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
-    let (context, drbd) = (Context::open()?, Drbd::open()?);
-    let node = host::node_name();
-    let faults = Faults::new(args.rehearsal.fail_at);
-    let host = Host {
-        toolstack: &context,
-        replication: &drbd,
-        node: &node,
-        run_dir: host::RUN_DIR.as_ref(),
-        state_dir,
-        faults: &faults,
-    };
-    match receive::session(&host, &channel, Timeouts::default(), &cancel) {
+    let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
+    match receive::session(&here.host(state_dir), &channel, Timeouts::default(), &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
         Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
     }

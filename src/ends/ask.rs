@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::host::{Host, PROGRAM};
+use crate::host::Host;
 use crate::journal::{Peer, Stage};
 use crate::migrate::chain;
-use crate::protocol::{self, Hello, Message, Query, Status};
+use crate::peer::{self, refusal};
+use crate::protocol::{Message, Query, Status};
 use crate::toolstack::Error;
-use crate::transport::Channel;
 
 /// How long connecting, and each answer, may take.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,34 +18,16 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The peer's daemon cannot be reached within [`TIMEOUT`], or refuses.
-pub fn stage(host: &Host<'_>, peer: &Peer, id: Uuid) -> Result<Option<Stage>, Error> {
-    let channel = Channel::connect(&peer.host, peer.port, TIMEOUT)?;
-    let hello = Hello {
-        oldest: protocol::VERSION_OLDEST,
-        newest: protocol::VERSION,
-        node: host.node.into(),
-        program: PROGRAM.into(),
-    };
-    channel.send(hello, TIMEOUT)?;
-    match channel.receive(TIMEOUT)? {
-        Message::Welcome(_) => {}
-        other => return Err(unexpected("Welcome", other)),
-    }
+pub fn stage(host: &Host<'_>, other: &Peer, id: Uuid) -> Result<Option<Stage>, Error> {
+    let (channel, _) = peer::call(host, (&other.host, other.port), TIMEOUT, TIMEOUT)?;
     channel.send(Query { id }, TIMEOUT)?;
     match channel.receive(TIMEOUT)? {
         Message::Status(Status { id: of, stage }) if of == id => Ok(stage),
-        other => Err(unexpected("Status", other)),
-    }
-}
-
-fn unexpected(expected: &'static str, got: Message) -> Error {
-    match got {
-        Message::Failed(failed) => format!("The peer failed while {}: {}", failed.step, failed.reason).into(),
-        other => protocol::Error::Unexpected { expected, got: other.name() }.into(),
+        answer => Err(refusal(answer, "Status")),
     }
 }
 
 /// As [`stage`], in words for a log when it fails.
-pub fn stage_or_reason(host: &Host<'_>, peer: &Peer, id: Uuid) -> Result<Option<Stage>, String> {
-    stage(host, peer, id).map_err(|error| chain(error.as_ref()))
+pub fn stage_or_reason(host: &Host<'_>, other: &Peer, id: Uuid) -> Result<Option<Stage>, String> {
+    stage(host, other, id).map_err(|error| chain(error.as_ref()))
 }

@@ -1,0 +1,34 @@
+//! The ways to Xen and DRBD of this host, opened for one command.
+
+use std::path::Path;
+
+use bascule::drbd::Drbd;
+use bascule::fault::Faults;
+use bascule::host::{self, Host};
+use bascule::toolstack::Error;
+use bascule::xen::Context;
+
+/// What a [`Host`] borrows.
+pub(crate) struct Here {
+    pub(crate) context: Context,
+    drbd: Drbd,
+    node: String,
+    faults: Faults,
+}
+
+impl Here {
+    pub(crate) fn open(faults: Faults) -> Result<Here, Error> {
+        Ok(Here { context: Context::open()?, drbd: Drbd::open()?, node: host::node_name(), faults })
+    }
+
+    pub(crate) fn host<'a>(&'a self, state_dir: &'a Path) -> Host<'a> {
+        Host {
+            toolstack: &self.context,
+            replication: &self.drbd,
+            node: &self.node,
+            run_dir: host::RUN_DIR.as_ref(),
+            state_dir,
+            faults: &self.faults,
+        }
+    }
+}
