@@ -14,6 +14,7 @@ mod migrate;
 mod recover;
 mod serve;
 mod status;
+mod unfinished;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -21,8 +22,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bascule::fault::Fault;
-use bascule::plan::{RELOCATION_PORT, Timeouts};
+use bascule::plan::{self, RELOCATION_PORT};
 use bascule::protocol::Handover;
+use bascule::receive;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use ipnet::IpNet;
 
@@ -82,8 +84,8 @@ pub(crate) struct Migrate {
     dry_run: bool,
     /// The bound of a wait in seconds: connect, answer, stall (of the stream), volumes, retake, ready, report or resolve; may be
     /// given several times
-    #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = timeout)]
-    timeouts: Vec<(String, Duration)>,
+    #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = source_bound)]
+    timeouts: Vec<Bound>,
     /// Print events and the receipt as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -101,14 +103,25 @@ pub(crate) struct Rehearsal {
     fail_at: Option<Fault>,
 }
 
-fn timeout(text: &str) -> Result<(String, Duration), String> {
-    let names = Timeouts::NAMES.join(", ");
-    let (name, seconds) = text.split_once('=').ok_or_else(|| format!("it is WAIT=SECONDS, WAIT one of {names}"))?;
+/// A bound of a wait: its name and how long.
+type Bound = (String, Duration);
+
+fn source_bound(text: &str) -> Result<Bound, String> {
+    bound(text, plan::Timeouts::NAMES)
+}
+
+fn destination_bound(text: &str) -> Result<Bound, String> {
+    bound(text, receive::Timeouts::NAMES)
+}
+
+fn bound(text: &str, names: &[&str]) -> Result<Bound, String> {
+    let all = names.join(", ");
+    let (name, seconds) = text.split_once('=').ok_or_else(|| format!("it is WAIT=SECONDS, WAIT one of {all}"))?;
     let bound = seconds.parse().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds)).map(Duration::from_secs_f64);
     let bound = bound.ok_or("the bound is 0.1 to 86400 seconds")?;
-    match Timeouts::default().set(name, bound) {
+    match names.contains(&name) {
         true => Ok((name.to_owned(), bound)),
-        false => Err(format!("no wait is called {name}; there are {names}")),
+        false => Err(format!("no wait is called {name}; there are {all}")),
     }
 }
 
@@ -139,12 +152,24 @@ pub(crate) struct Serve {
     #[arg(long, default_value_t = bascule::daemon::SESSIONS_MAX)]
     sessions: usize,
     #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
     rehearsal: Rehearsal,
+}
+
+/// The bounds of the destination's waits.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Bounds {
+    /// The bound of a wait in seconds: hello, offer, released, go, volumes or farewell; may be given several times
+    #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = destination_bound)]
+    timeouts: Vec<Bound>,
 }
 
 /// What a session of the daemon is told.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Session {
+    #[command(flatten)]
+    bounds: Bounds,
     #[command(flatten)]
     rehearsal: Rehearsal,
 }
@@ -178,7 +203,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Cancel(cancel) => recover::cancel(&cancel, state_dir),
         Command::Create(create) => domain::create(&create),
         Command::List(list) => list::run(&list, state_dir),
-        Command::Status(status) => status::run(&status),
+        Command::Status(status) => status::run(&status, state_dir),
         Command::History(history) => history::run(&history, state_dir),
         Command::Shutdown(shutdown) => domain::shutdown(&shutdown),
         Command::Destroy(destroy) => domain::destroy(&destroy),
@@ -200,4 +225,32 @@ pub(crate) fn start_log(verbose: u8, serves: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BASCULE_LOG").unwrap_or_else(|_| level.into());
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_wait_that_can_be_bounded() {
+        let mut args = Args::command();
+        args.clone().debug_assert();
+        let ends = [("migrate", plan::Timeouts::NAMES), ("serve", receive::Timeouts::NAMES)];
+        for (command, names) in ends {
+            let help = args.find_subcommand_mut(command).expect("a command").render_long_help().to_string();
+            let missing: Vec<&&str> = names.iter().filter(|name| !help.contains(**name)).collect();
+            assert!(missing.is_empty(), "{command} --help does not name {missing:?}");
+        }
+    }
+
+    #[test]
+    fn a_bound_has_a_known_name_and_a_sensible_length() {
+        assert_eq!(source_bound("ready=1.5"), Ok(("ready".to_owned(), Duration::from_millis(1500))));
+        for refused in ["ready", "ready=", "ready=0", "ready=1e9", "ready=NaN", "go=5", "=5"] {
+            assert!(source_bound(refused).is_err(), "{refused}");
+        }
+        assert!(destination_bound("go=5").is_ok());
+    }
 }

@@ -7,50 +7,40 @@ pub mod domcfg;
 pub mod ids;
 
 // The story, both ends.
+pub mod fault;
+pub mod migrate;
+pub mod orders;
 mod peer;
 pub mod plan;
-
 pub mod preflight;
-
-pub mod migrate;
-
 pub mod protocol;
+pub mod receive;
+pub mod report;
+pub mod stream;
+mod timeouts;
 pub mod transport;
 
-pub mod stream;
-
-pub mod receive;
-
-pub mod handover;
-
-pub mod journal;
-
+// What each end has promised, what follows from it, and the hands that do it; also after a death.
 pub mod ends;
+pub mod handover;
+pub mod journal;
 pub mod recover;
-
-pub mod fault;
-pub mod orders;
-
-pub mod report;
 
 pub mod daemon;
 
 // What it stands on: two traits, and who implements them.
+pub mod drbd;
 pub mod host;
-
 pub mod replication;
 pub mod toolstack;
-
-pub mod drbd;
 pub mod xen;
 
 // The right to write a volume on this host, and the programs that libxl runs for it.
 pub mod admission;
 pub mod dm;
 pub mod holders;
+pub mod hotplug;
 pub mod layer;
 pub mod role;
-
-pub mod hotplug;
 
 mod wait;

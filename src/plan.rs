@@ -1,13 +1,12 @@
 //! A request becomes a [`Plan`]: the domain, its disks on their volumes, both ends. Pure data, read from libxl's JSON.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::ids::{DomId, VolumeId};
 use crate::protocol::Handover;
 use crate::replication::{Attachment, VolumeState};
+use crate::timeouts::timeouts;
 
 /// The relocation port, as xend had it.
 pub const RELOCATION_PORT: u16 = 8002;
@@ -32,61 +31,25 @@ pub struct Request {
     pub timeouts: Timeouts,
 }
 
-/// The bound of each wait of a migration. The defaults suit hosts that are ten times slower than they should be.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// To connect to the relocation port.
-    pub connect: Duration,
-    /// For an answer to Hello or Offer.
-    pub answer: Duration,
-    /// Without any progress of the memory stream.
-    pub stall: Duration,
-    /// For the block backends to drain and the volumes to be released or taken back.
-    pub volumes: Duration,
-    /// After a failure: for the destination to let the volumes go, so that the source has them again.
-    pub retake: Duration,
-    /// From the end of the stream to the complete domain at the destination.
-    pub ready: Duration,
-    /// From GO to the report that the domain runs.
-    pub report: Duration,
-    /// After a loss behind GO: how long this process itself asks the destination, before it leaves that to the daemon.
-    pub resolve: Duration,
-}
-
-impl Timeouts {
-    /// The names that [`Timeouts::set`] knows.
-    pub const NAMES: [&str; 8] = ["connect", "answer", "stall", "volumes", "retake", "ready", "report", "resolve"];
-
-    /// Sets one bound by its name; false when there is none of that name.
-    pub fn set(&mut self, name: &str, bound: Duration) -> bool {
-        let field = match name {
-            "connect" => &mut self.connect,
-            "answer" => &mut self.answer,
-            "stall" => &mut self.stall,
-            "volumes" => &mut self.volumes,
-            "retake" => &mut self.retake,
-            "ready" => &mut self.ready,
-            "report" => &mut self.report,
-            "resolve" => &mut self.resolve,
-            _ => return false,
-        };
-        *field = bound;
-        true
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            connect: Duration::from_secs(10),
-            answer: Duration::from_secs(60),
-            stall: Duration::from_secs(60),
-            volumes: Duration::from_secs(30),
-            retake: Duration::from_secs(120),
-            ready: Duration::from_secs(120),
-            report: Duration::from_secs(60),
-            resolve: Duration::from_secs(60),
-        }
+timeouts! {
+    /// The bound of each wait of the source. The defaults suit hosts that are ten times slower than they should be.
+    Timeouts {
+        /// To connect to the relocation port.
+        connect = 10,
+        /// For an answer to Hello or Offer.
+        answer = 60,
+        /// Without any progress of the memory stream; the guest's own suspending counts as none.
+        stall = 60,
+        /// For the block backends to drain and the volumes to be released or taken back.
+        volumes = 30,
+        /// After a failure: for the destination to let the volumes go, so that the source has them again.
+        retake = 120,
+        /// From the end of the stream to the complete domain at the destination.
+        ready = 120,
+        /// From GO to the report that the domain runs.
+        report = 60,
+        /// After a loss behind GO: how long this process itself asks the destination, before it leaves that to the daemon.
+        resolve = 60,
     }
 }
 

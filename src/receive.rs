@@ -4,11 +4,14 @@
 //! destroys the copy and releases its volumes; from READY on [`crate::handover::Destination`] decides, and what it decides is in
 //! the journal first.
 
+mod moment;
+
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use self::moment::Moment;
 use crate::admission::{Record, Request, Side};
 use crate::ends::destination::DestinationEnd;
 use crate::ends::leaving::volume_state;
@@ -22,10 +25,10 @@ use crate::migrate::chain;
 use crate::plan;
 use crate::preflight::{self, stops};
 use crate::protocol::{
-    self, Answer, Failed, Finding, Handover, Hello, Message, Offer, OfferedVolume, Ready, Returned, Started, Status,
-    Welcome,
+    self, Answer, Failed, Finding, Handover, Hello, Message, Offer, OfferedVolume, Returned, Status, Welcome,
 };
 use crate::stream::Cancel;
+use crate::timeouts::timeouts;
 use crate::toolstack::{Abort, Error};
 use crate::transport::Channel;
 
@@ -44,33 +47,21 @@ pub enum Ended {
     Left(Error),
 }
 
-/// The bound of each wait of a session.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For the first message.
-    pub hello: Duration,
-    /// For the messages of preflight.
-    pub offer: Duration,
-    /// From the end of the stream to RELEASED or KEPT.
-    pub released: Duration,
-    /// From READY to GO.
-    pub go: Duration,
-    /// For a destroyed copy's volumes to be released.
-    pub volumes: Duration,
-    /// From STARTED until the source closes the connection.
-    pub farewell: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            hello: Duration::from_secs(10),
-            offer: Duration::from_secs(60),
-            released: Duration::from_secs(30),
-            go: Duration::from_secs(120),
-            volumes: Duration::from_secs(30),
-            farewell: Duration::from_secs(120),
-        }
+timeouts! {
+    /// The bound of each wait of the destination.
+    Timeouts {
+        /// For the first message.
+        hello = 10,
+        /// For the messages of preflight.
+        offer = 60,
+        /// From the end of the stream to RELEASED or KEPT.
+        released = 30,
+        /// From READY to GO.
+        go = 120,
+        /// For a destroyed copy's volumes to be released.
+        volumes = 30,
+        /// From STARTED until the source closes the connection.
+        farewell = 120,
     }
 }
 
@@ -397,118 +388,10 @@ impl Complete<'_> {
     /// Steps 6 to 8. The machine decides; this carries out, with the hand that recovery has, too.
     fn hand_over(self) -> Ended {
         let Complete { mut begun, domid, disks, completed_at } = self;
-        let mut moment = Moment { domid, disks, completed_at, go_at: Instant::now() };
+        let mut moment = Moment::new(domid, disks, completed_at);
         let (machine, action) = Destination::Restoring.step(DestinationEvent::Complete);
         begun.carry_on(machine, action, "waiting for GO", |begun, action| moment.live(begun, action))
     }
-}
-
-/// When what happened, for the reports to the source.
-struct Moment {
-    domid: DomId,
-    disks: Disks,
-    completed_at: Instant,
-    go_at: Instant,
-}
-
-impl Moment {
-    /// What only the living migration does.
-    fn live(
-        &mut self,
-        begun: &mut Begun<'_>,
-        action: DestinationAction,
-    ) -> Result<DestinationEvent, DestinationAction> {
-        let run = begun.run;
-        match action {
-            DestinationAction::SendReady => Ok(self.send_ready(run)),
-            DestinationAction::Wait => Ok(await_go(run)),
-            DestinationAction::Start => {
-                self.go_at = Instant::now();
-                match run.host.reach(Step::DestinationJournaledOwned) {
-                    Ok(()) => Err(DestinationAction::Start),
-                    Err(error) => Ok(DestinationEvent::NotStarted(chain(error.as_ref()))),
-                }
-            }
-            DestinationAction::ReportStarted => {
-                self.report_started(begun);
-                Ok(DestinationEvent::Reported)
-            }
-            DestinationAction::Finish => {
-                // The source demotes itself before it closes; only then can two Primaries be forbidden again.
-                run.channel.finish(run.timeouts.farewell);
-                Err(DestinationAction::Finish)
-            }
-            other => Err(other),
-        }
-    }
-
-    fn send_ready(&self, run: Run<'_>) -> DestinationEvent {
-        let ready = Ready { disks_us: self.disks_us(), devices_us: micros(self.completed_at - self.last_disk()) };
-        let sent = run.host.reach(Step::DestinationJournaledReady);
-        let sent = sent.and_then(|()| Ok(run.channel.send(ready, run.timeouts.offer)?));
-        match sent.and_then(|()| run.host.reach(Step::DestinationSentReady)) {
-            Ok(()) => await_go(run),
-            Err(error) => DestinationEvent::Lost(chain(error.as_ref())),
-        }
-    }
-
-    fn report_started(&self, begun: &Begun<'_>) {
-        let run = begun.run;
-        let downtime_from = self.disks.first_request.unwrap_or(self.completed_at);
-        let started = Started {
-            domid: self.domid.0,
-            downtime_us: micros(downtime_from.elapsed()),
-            start_us: micros(self.go_at.elapsed()),
-        };
-        tracing::info!(domain = %begun.offer.name, domid = %self.domid, "domain runs here");
-        let told = run
-            .host
-            .reach(Step::DestinationStarted)
-            .and_then(|()| Ok(run.channel.send(started, run.timeouts.offer)?));
-        if let Err(error) = told.and_then(|()| run.host.reach(Step::DestinationSentStarted)) {
-            tracing::warn!(error = %chain(error.as_ref()), "the source could not be told that the domain runs here");
-        }
-    }
-
-    fn disks_us(&self) -> u64 {
-        self.disks.first_request.map_or(0, |first| micros(self.last_disk() - first))
-    }
-
-    fn last_disk(&self) -> Instant {
-        self.disks.last_grant.unwrap_or(self.completed_at)
-    }
-}
-
-fn await_go(run: Run<'_>) -> DestinationEvent {
-    let deadline = Instant::now() + run.timeouts.go;
-    while Instant::now() < deadline {
-        if run.cancel.requested() {
-            return DestinationEvent::Lost("The daemon is being stopped".into());
-        }
-        match run.channel.wait_readable(REQUEST_INTERVAL) {
-            Ok(false) => {}
-            Ok(true) => return hear_go(run),
-            Err(error) => return DestinationEvent::Lost(chain(&error)),
-        }
-    }
-    DestinationEvent::Lost("GO did not come in time".into())
-}
-
-fn hear_go(run: Run<'_>) -> DestinationEvent {
-    let heard = match run.channel.receive(run.timeouts.offer) {
-        Ok(Message::Held(_)) => return DestinationEvent::Held,
-        Ok(Message::Go(_)) => run.host.reach(Step::DestinationGo),
-        Ok(other) => Err(unexpected("Go", &other)),
-        Err(error) => Err(error.into()),
-    };
-    match heard {
-        Ok(()) => DestinationEvent::Go,
-        Err(error) => DestinationEvent::Lost(chain(error.as_ref())),
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Between two looks at whether the restore has ended or the daemon is being stopped.

@@ -252,8 +252,8 @@ fn the_source_goes_on_when_a_person_says_that_the_destination_is_dead() {
         pair.node(2).power_off()?;
         go_on(pair, 1, "s-journaled-go")?;
         refused(&migration.wait(VERIFY_LIMIT)?, 3, &["stays suspended", "recover --peer-is-dead"])?;
-        let said = pair.node(1).ok("bascule recover --dry-run; bascule list")?;
-        ensure!(said.contains("it stays suspended") && said.contains("in migration"), "{said}");
+        let said = pair.node(1).ok("bascule recover --dry-run; bascule list; bascule status r0")?;
+        ensure!(said.contains("it stays suspended") && said.matches("in migration").count() == 2, "{said}");
 
         pair.wait("DRBD has noticed", || Ok(!pair.node(1).ok("cat /proc/drbd")?.contains("0: cs:Connected")))?;
         let id = pair.node(1).ok("ls /var/lib/bascule/*.journal")?;

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use bascule::admission::Side;
 use bascule::drbd::Drbd;
 use bascule::ids::DomId;
-use bascule::journal::{self, Stage, Story};
+use bascule::journal::Story;
 use bascule::plan::DomainFacts;
 use bascule::replication::{Replication, VolumeState};
 use bascule::toolstack::Toolstack;
@@ -15,6 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::exit::Error;
+use super::unfinished::{self, Migration};
 
 /// Show the domains of this host with the state of their volumes
 #[derive(Debug, Args)]
@@ -36,15 +36,6 @@ struct Row {
     migration: Option<Migration>,
 }
 
-/// A migration as this host's journal has it.
-#[derive(Serialize)]
-struct Migration {
-    id: uuid::Uuid,
-    side: Side,
-    peer: String,
-    stage: Stage,
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &List, state_dir: &Path) -> Result<(), Error> {
     let context = Context::open()?;
@@ -54,7 +45,7 @@ pub(crate) fn run(args: &List, state_dir: &Path) -> Result<(), Error> {
         [] => context.list()?,
         names => names.iter().map(|name| context.find(name)).collect::<Result<Vec<_>, _>>()?,
     };
-    let open: Vec<Story> = journal::unfinished(state_dir)?.into_iter().filter_map(|listed| listed.story.ok()).collect();
+    let open = unfinished::stories(state_dir)?;
     let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), &open, info));
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
     print(args, &rows)
@@ -65,14 +56,8 @@ fn row(context: &Context, drbd: Option<&Drbd>, open: &[Story], info: DomainInfo)
         Some(drbd) if info.domain.domid != DomId(0) => volumes_of(context, drbd, info.domain.domid)?,
         _ => Vec::new(),
     };
-    let story = open.iter().find(|story| !story.is_done() && story.head.uuid == info.domain.uuid);
-    let migration = story.map(|story| Migration {
-        id: story.head.id,
-        side: story.head.side,
-        peer: story.head.peer.node.clone(),
-        stage: story.stage(),
-    });
-    Ok(Row { info, volumes, migration })
+    let story = open.iter().find(|story| story.head.uuid == info.domain.uuid);
+    Ok(Row { info, volumes, migration: story.map(Migration::from) })
 }
 
 fn volumes_of(context: &Context, drbd: &Drbd, domid: DomId) -> Result<Vec<VolumeState>, Error> {
@@ -99,10 +84,7 @@ fn print(args: &List, rows: &[Row]) -> Result<(), Error> {
         let (mib, seconds) = (domain.memory_kib >> 10, domain.cpu_time.as_secs_f64());
         out!("{:<40}{:>6} {mib:>6} {:>6}  {letters:<8}{seconds:>9.1}", domain.name, domain.domid, domain.vcpus);
         volumes.iter().for_each(|volume| out!("    {}", line(volume)));
-        if let Some(Migration { id, side, peer, stage }) = migration {
-            let direction = if *side == Side::Outgoing { "to" } else { "from" };
-            out!("    in migration {id} {direction} {peer}, {stage}: bascule recover --dry-run {id}");
-        }
+        migration.iter().for_each(|migration| out!("    {migration}"));
     }
     Ok(())
 }

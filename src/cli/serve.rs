@@ -31,6 +31,8 @@ pub(crate) fn run(args: &Serve, state_dir: &Path) -> Result<(), Error> {
     let session = || {
         let mut command = command("session");
         command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
+        let bounds = args.bounds.timeouts.iter();
+        command.args(bounds.map(|(name, bound)| format!("--timeout={name}={}", bound.as_secs_f64())));
         command
     };
     let recovery = |id: Uuid| {
@@ -74,7 +76,11 @@ pub(crate) fn session(args: &Session, state_dir: &Path) -> Result<(), Error> {
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
     let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
-    match receive::session(&here.host(state_dir), &channel, Timeouts::default(), &cancel) {
+    let mut timeouts = Timeouts::default();
+    for (name, bound) in &args.bounds.timeouts {
+        timeouts.set(name, *bound);
+    }
+    match receive::session(&here.host(state_dir), &channel, timeouts, &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
         Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
     }

@@ -1,10 +1,15 @@
-//! `bascule status`: the DRBD side, as one would read `/proc/drbd`.
+//! `bascule status`: the DRBD side, as one would read `/proc/drbd`, and the unfinished migrations that the volumes are in.
+
+use std::path::Path;
 
 use bascule::drbd::Drbd;
+use bascule::journal::JournaledVolume;
 use clap::Args;
 use drbd_nl::{ConnectionStatus, PeerDeviceStatus, ResourceStatus, VolumeStatus};
+use serde::Serialize;
 
 use super::exit::Error;
+use super::unfinished::{self, Migration};
 
 /// Show DRBD's resources: roles, disks, connections, resync
 #[derive(Debug, Args)]
@@ -16,8 +21,17 @@ pub(crate) struct Status {
     json: bool,
 }
 
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    resource: ResourceStatus,
+    /// The unfinished migrations of its volumes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    migrations: Vec<Migration>,
+}
+
 /// Runs the command.
-pub(crate) fn run(args: &Status) -> Result<(), Error> {
+pub(crate) fn run(args: &Status, state_dir: &Path) -> Result<(), Error> {
     let mut resources = Drbd::open()?.status()?;
     if let Some(name) = &args.resource {
         resources.retain(|resource| resource.name == *name);
@@ -25,18 +39,24 @@ pub(crate) fn run(args: &Status) -> Result<(), Error> {
             return Err(format!("Resource {name} is not configured in the kernel: drbdadm up {name}").into());
         }
     }
-    print(args, &resources)
+    let stories = unfinished::stories(state_dir)?;
+    let rows = resources.into_iter().map(|resource| {
+        let of = |volume: &JournaledVolume| volume.id.resource == resource.name;
+        let concerned = stories.iter().filter(|story| story.head.volumes.iter().any(of));
+        Row { migrations: concerned.map(Migration::from).collect(), resource }
+    });
+    print(args, &rows.collect::<Vec<_>>())
 }
 
-fn print(args: &Status, resources: &[ResourceStatus]) -> Result<(), Error> {
+fn print(args: &Status, rows: &[Row]) -> Result<(), Error> {
     match args.json {
-        true => out!("{}", serde_json::to_string_pretty(resources)?),
-        false => resources.iter().flat_map(lines).for_each(|line| out!("{line}")),
+        true => out!("{}", serde_json::to_string_pretty(rows)?),
+        false => rows.iter().flat_map(lines).for_each(|line| out!("{line}")),
     }
     Ok(())
 }
 
-fn lines(resource: &ResourceStatus) -> Vec<String> {
+fn lines(Row { resource, migrations }: &Row) -> Vec<String> {
     let mut lines = vec![format!("{}  {}", resource.name, resource.role)];
     for volume in &resource.volumes {
         lines.push(volume_line(volume));
@@ -48,6 +68,7 @@ fn lines(resource: &ResourceStatus) -> Vec<String> {
     if resource.connections.is_empty() {
         lines.push(format!("  not connected to anybody: drbdadm connect {}", resource.name));
     }
+    lines.extend(migrations.iter().map(|migration| format!("  {migration}")));
     lines
 }
 

@@ -1,0 +1,43 @@
+//! The unfinished migrations of this host, as `list` and `status` show them beside what they concern.
+
+use std::fmt;
+use std::path::Path;
+
+use bascule::admission::Side;
+use bascule::journal::{self, Stage, Story};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::exit::Error;
+
+/// A migration as this host's journal has it.
+#[derive(Serialize)]
+pub(crate) struct Migration {
+    id: Uuid,
+    domain: String,
+    side: Side,
+    peer: String,
+    stage: Stage,
+}
+
+impl From<&Story> for Migration {
+    fn from(story: &Story) -> Migration {
+        let head = &story.head;
+        let (domain, peer) = (head.name.clone(), head.peer.node.clone());
+        Migration { id: head.id, domain, side: head.side, peer, stage: story.stage() }
+    }
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Migration { id, domain, side, peer, stage } = self;
+        let direction = if *side == Side::Outgoing { "to" } else { "from" };
+        write!(f, "{domain} in migration {id} {direction} {peer}, {stage}: bascule recover --dry-run {id}")
+    }
+}
+
+/// What the journals say that can be read.
+pub(crate) fn stories(state_dir: &Path) -> Result<Vec<Story>, Error> {
+    let listed = journal::unfinished(state_dir)?.into_iter();
+    Ok(listed.filter_map(|listed| listed.story.ok()).filter(|story| !story.is_done()).collect())
+}
