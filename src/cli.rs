@@ -5,6 +5,7 @@ macro_rules! out {
     ($($words:tt)*) => { $crate::cli::print(format_args!($($words)*)) };
 }
 
+mod config;
 pub(crate) mod domain;
 pub(crate) mod exit;
 mod here;
@@ -13,20 +14,24 @@ mod list;
 mod migrate;
 mod recover;
 mod serve;
+mod settings;
 mod status;
 mod unfinished;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bascule::config::{Address, Config, Level};
+use bascule::daemon::Entry;
 use bascule::fault::Fault;
+use bascule::migrate::chain;
 use bascule::plan::{self, RELOCATION_PORT};
 use bascule::protocol::Handover;
 use bascule::receive;
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use ipnet::IpNet;
+
+use self::settings::Source;
 
 /// Runs Xen domains on disks replicated by DRBD, and moves them between hosts while they run.
 #[derive(Debug, Parser)]
@@ -34,10 +39,13 @@ use ipnet::IpNet;
 pub(crate) struct Args {
     /// Say more on standard error: once for what an operator would want, twice for what a developer would
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
-    pub(crate) verbose: u8,
-    /// Where the journals of migrations are kept
-    #[arg(long, global = true, value_name = "DIR", default_value = bascule::journal::DIR)]
-    pub(crate) state_dir: PathBuf,
+    verbose: u8,
+    /// The configuration; every setting has its default when there is no such file
+    #[arg(long, global = true, value_name = "FILE", default_value = bascule::config::FILE)]
+    config: PathBuf,
+    /// Where the journals of migrations are kept, instead of where the configuration says
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,6 +62,7 @@ enum Command {
     Shutdown(domain::Shutdown),
     Destroy(domain::Destroy),
     Serve(Serve),
+    Config(config::Config),
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
     Session(Session),
@@ -94,7 +103,7 @@ pub(crate) struct Migrate {
 }
 
 /// Faults on purpose.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Rehearsal (makes migrations fail)")]
 pub(crate) struct Rehearsal {
     /// Fail at a step: STEP[:kill|:error|:hang]. Unknown steps are answered with the list of all; a hang lasts until the file
@@ -137,20 +146,24 @@ fn handover(text: &str) -> Result<Handover, String> {
 ///
 /// Runs in the foreground and logs on standard error. It also finishes, or takes back, migrations whose process has died. Ends on SIGTERM or SIGINT: sessions that have not reached their point
 /// of no return are given up, and the domain goes on at the source.
-#[derive(Debug, ClapArgs)]
+///
+/// What is not given here is as the configuration says. On SIGHUP that is read anew: who may connect, how many, and the bounds of waits
+/// change for new sessions; running ones go on.
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Serve {
-    /// The address to listen on; may be given several times. All addresses of this host unless given
-    #[arg(short, long)]
-    address: Vec<IpAddr>,
+    /// The address, or the interface, to listen on; may be given several times. All addresses of this host unless given
+    #[arg(short, long, value_parser = str::parse::<Address>)]
+    address: Vec<Address>,
     /// The port to listen on
-    #[arg(short, long, default_value_t = RELOCATION_PORT)]
-    port: u16,
-    /// Who may send domains: an address or a network such as 10.99.0.0/24; may be given several times. Nobody else is answered
-    #[arg(long, required = true, value_parser = host_or_network)]
-    allow: Vec<IpNet>,
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Who may send domains: an address, a network such as 10.99.0.0/24, a full name, or a regular expression between slashes; may be
+    /// given several times. Nobody else is answered
+    #[arg(long, value_parser = str::parse::<Entry>)]
+    allow: Vec<Entry>,
     /// The most sessions at one time
-    #[arg(long, default_value_t = bascule::daemon::SESSIONS_MAX)]
-    sessions: usize,
+    #[arg(long)]
+    sessions: Option<usize>,
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]
@@ -158,7 +171,7 @@ pub(crate) struct Serve {
 }
 
 /// The bounds of the destination's waits.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Bounds {
     /// The bound of a wait in seconds: hello, offer, released, go, volumes or farewell; may be given several times
     #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = destination_bound)]
@@ -168,24 +181,29 @@ pub(crate) struct Bounds {
 /// What a session of the daemon is told.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Session {
+    /// Finished journals to keep
+    #[arg(long, default_value_t = bascule::journal::KEPT)]
+    history: usize,
+    /// What to log
+    #[arg(long, default_value = "info", value_parser = str::parse::<Level>)]
+    log: Level,
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]
     rehearsal: Rehearsal,
 }
 
-fn host_or_network(text: &str) -> Result<IpNet, String> {
-    let host = text.parse::<IpAddr>().map(IpNet::from);
-    host.or_else(|_| text.parse()).map_err(|_| "it is neither an address nor a network such as 10.99.0.0/24".into())
-}
-
 /// A file of xl's format, and where it is.
 pub(crate) type ConfigFile = PathBuf;
 
 impl Args {
-    /// Whether the program runs for long and its log is its face.
-    pub(crate) fn serves(&self) -> bool {
-        matches!(self.command, Command::Serve(_) | Command::Session(_))
+    /// What the log shall say where it is the program's face: of the daemon and its sessions.
+    fn served_level(&self, config: &Config) -> Option<Level> {
+        match &self.command {
+            Command::Serve(_) => Some(config.log.level),
+            Command::Session(session) => Some(session.log),
+            _ => None,
+        }
     }
 }
 
@@ -196,10 +214,16 @@ fn print(line: std::fmt::Arguments<'_>) {
 
 /// Runs the command; what it returns is one of [`exit`]'s codes.
 pub(crate) fn run(args: Args) -> ExitCode {
-    let state_dir = &args.state_dir;
+    let source = Source::new(&args);
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(error) => return exit::fail(exit::FAILED, &chain(&error)),
+    };
+    start_log(settings::log_filter(args.served_level(&config), args.verbose));
+    let state_dir = &config.state.dir;
     let done = match args.command {
-        Command::Migrate(migrate) => return migrate::run(&migrate, state_dir),
-        Command::Recover(recover) => return recover::run(&recover, state_dir),
+        Command::Migrate(migrate) => return migrate::run(&migrate, &config),
+        Command::Recover(recover) => return recover::run(&recover, &config),
         Command::Cancel(cancel) => recover::cancel(&cancel, state_dir),
         Command::Create(create) => domain::create(&create),
         Command::List(list) => list::run(&list, state_dir),
@@ -207,21 +231,15 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::History(history) => history::run(&history, state_dir),
         Command::Shutdown(shutdown) => domain::shutdown(&shutdown),
         Command::Destroy(destroy) => domain::destroy(&destroy),
-        Command::Serve(serve) => serve::run(&serve, state_dir),
-        Command::Session(session) => serve::session(&session, state_dir),
+        Command::Serve(serve) => serve::run(&serve, config, &source),
+        Command::Config(args) => config::run(&args, &config),
+        Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)
 }
 
-/// The log goes to standard error: warnings by default, the phases and sessions too where the log is all there is.
-pub(crate) fn start_log(verbose: u8, serves: bool) {
-    let level = match verbose + u8::from(serves) {
-        // What libxl complains of stands in the error that is printed.
-        0 => "warn,libxl=off",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
+/// The log goes to standard error.
+fn start_log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BASCULE_LOG").unwrap_or_else(|_| level.into());
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();

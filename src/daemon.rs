@@ -4,22 +4,27 @@
 //! migration and nothing else. The daemon itself holds no Xen handle. It also adopts orphans: a journal with work left and
 //! nobody who does it gets a process that recovers it, at start and whenever one appears.
 
+mod allow;
+mod names;
 mod orphans;
 mod sweep;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use uuid::Uuid;
 
+pub(crate) use self::allow::is_full_name;
+pub use self::allow::{Allow, Entry};
+use self::names::Names;
 use self::orphans::Orphans;
 use self::sweep::Broom;
 use crate::protocol::Failed;
@@ -29,24 +34,31 @@ use crate::transport::Channel;
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The addresses to listen on.
+    /// The addresses to listen on; with none, it serves no port and cares for orphans alone.
     pub listen: Vec<SocketAddr>,
-    /// Who may connect. Nobody else is answered.
-    pub allow: Vec<IpNet>,
-    /// The most sessions at one time.
-    pub sessions_max: usize,
     /// Where records of open migrations are kept.
     pub run_dir: PathBuf,
     /// Where the journals are whose orphans the daemon adopts.
     pub state_dir: PathBuf,
 }
 
-/// How the daemon starts its processes.
+/// Whom the daemon lets in, which may change while it serves.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Who may connect. Nobody else is answered.
+    pub allow: Allow,
+    /// The most sessions at one time.
+    pub sessions_max: usize,
+}
+
+/// How the daemon starts its processes, and whom it lets in.
 pub struct Workers<'a> {
     /// One session, its connection on standard input.
     pub session: &'a dyn Fn() -> Command,
     /// The recovery of one migration.
     pub recovery: &'a dyn Fn(Uuid) -> Command,
+    /// Whom it lets in now; asked at each connection.
+    pub policy: &'a dyn Fn() -> Arc<Policy>,
 }
 
 impl std::fmt::Debug for Workers<'_> {
@@ -81,15 +93,16 @@ pub enum Error {
 /// [`Error::Listen`] before anything is served; [`Error::Wait`] when the system fails.
 pub fn serve(config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<(), Error> {
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
-    let mut sessions = Sessions { config, worker: workers.session, running: Vec::new() };
+    let mut sessions = Sessions { workers, names: Names::new(names::system), running: Vec::new() };
     let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
     let mut broom = Broom::new(config.run_dir.clone());
     while !stop.requested() {
         broom.sweep();
         orphans.look();
-        for ready in wait(&listeners)? {
+        for ready in wait(&listeners, sessions.interval_ms())? {
             sessions.accept(&listeners[ready]);
         }
+        sessions.admit_named();
         sessions.reap();
     }
     drop(listeners);
@@ -106,11 +119,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// The listeners that have a connection, or none after [`WAIT_INTERVAL_MS`].
-fn wait(listeners: &[TcpListener]) -> io::Result<Vec<usize>> {
+/// The listeners that have a connection, or none after so long.
+fn wait(listeners: &[TcpListener], interval_ms: u8) -> io::Result<Vec<usize>> {
     let mut fds: Vec<PollFd<'_>> =
         listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)).collect();
-    match poll(&mut fds, PollTimeout::from(WAIT_INTERVAL_MS)) {
+    match poll(&mut fds, PollTimeout::from(interval_ms)) {
         Ok(_) => {}
         Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
         Err(errno) => return Err(errno.into()),
@@ -120,8 +133,8 @@ fn wait(listeners: &[TcpListener]) -> io::Result<Vec<usize>> {
 }
 
 struct Sessions<'a> {
-    config: &'a Config,
-    worker: &'a dyn Fn() -> Command,
+    workers: &'a Workers<'a>,
+    names: Names,
     running: Vec<Session>,
 }
 
@@ -133,21 +146,49 @@ struct Session {
 impl Sessions<'_> {
     fn accept(&mut self, listener: &TcpListener) {
         match listener.accept() {
-            Ok((_, peer)) if !allowed(&self.config.allow, peer.ip()) => {
-                tracing::warn!(%peer, "refused: not an allowed host");
-            }
-            Ok((stream, peer)) if self.running.len() >= self.config.sessions_max => {
-                tracing::warn!(%peer, sessions = self.running.len(), "refused: too many sessions");
-                say_busy(stream);
-            }
-            Ok((stream, peer)) => self.start(stream, peer),
+            Ok((stream, peer)) => self.consider(stream, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
         }
     }
 
+    fn consider(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let policy = (self.workers.policy)();
+        match policy.allow.by_address(peer.ip()) {
+            Some(true) => self.admit(stream, peer, policy.sessions_max),
+            Some(false) => tracing::warn!(%peer, "refused: not an allowed host"),
+            None => self.names.ask(stream, peer),
+        }
+    }
+
+    /// Those whose name was looked up.
+    fn admit_named(&mut self) {
+        for (stream, peer, name) in self.names.settled() {
+            let policy = (self.workers.policy)();
+            match name {
+                Ok(name) if policy.allow.by_name(&name) => self.admit(stream, peer, policy.sessions_max),
+                Ok(name) => tracing::warn!(%peer, name, "refused: not an allowed host"),
+                Err(why) => tracing::warn!(%peer, why, "refused: not an allowed host"),
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, sessions_max: usize) {
+        match self.running.len() < sessions_max {
+            true => self.start(stream, peer),
+            false => {
+                tracing::warn!(%peer, sessions = self.running.len(), "refused: too many sessions");
+                say_busy(stream);
+            }
+        }
+    }
+
+    fn interval_ms(&self) -> u8 {
+        if self.names.is_idle() { WAIT_INTERVAL_MS } else { LOOKUP_INTERVAL_MS }
+    }
+
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
-        match (self.worker)().stdin(Stdio::from(OwnedFd::from(stream))).spawn() {
+        match (self.workers.session)().stdin(Stdio::from(OwnedFd::from(stream))).spawn() {
             Ok(worker) => {
                 tracing::info!(%peer, worker = worker.id(), "session");
                 self.running.push(Session { peer, worker });
@@ -187,11 +228,6 @@ impl Sessions<'_> {
     }
 }
 
-fn allowed(allow: &[IpNet], peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    allow.iter().any(|net| net.contains(&peer))
-}
-
 fn say_busy(stream: TcpStream) {
     let busy = Failed { step: "accepting the connection".into(), reason: "it has as many sessions as it may".into() };
     let sent = Channel::adopt(stream).and_then(|channel| channel.send(busy, BUSY_WAIT));
@@ -202,23 +238,11 @@ fn say_busy(stream: TcpStream) {
 
 /// Between two looks at the stop request and at ended workers.
 const WAIT_INTERVAL_MS: u8 = 200;
+/// The same while names are looked up.
+const LOOKUP_INTERVAL_MS: u8 = 20;
 /// The same while the daemon ends.
 const REAP_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the daemon waits for its workers when it is stopped.
 pub const WORKERS_WAIT: Duration = Duration::from_secs(150);
 /// How long telling a peer that there is no room may take.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_allowed_network_lets_its_hosts_in_and_no_others() {
-        let allow: Vec<IpNet> = vec!["10.99.0.0/24".parse().expect("a network"), "::1/128".parse().expect("a network")];
-        let is_allowed = |ip: &str| allowed(&allow, ip.parse().expect("an address"));
-        assert!(is_allowed("10.99.0.2") && is_allowed("::ffff:10.99.0.2") && is_allowed("::1"));
-        assert!(!is_allowed("10.98.0.2") && !is_allowed("::2"));
-        assert!(!allowed(&[], "127.0.0.1".parse().expect("an address")));
-    }
-}

@@ -14,7 +14,6 @@ use crate::xen::xlu;
 
 mod build;
 mod keys;
-mod nearest;
 mod scan;
 mod vif;
 
@@ -108,7 +107,7 @@ fn read(path: &Path) -> io::Result<String> {
 fn unknown_keys(text: &str) -> Vec<Problem> {
     let unknown = scan::keys(text).into_iter().filter(|(key, _)| !keys::is_known(key));
     unknown
-        .map(|(key, line)| Problem::UnknownKey { nearest: nearest::nearest(&key, keys::names()), key, line })
+        .map(|(key, line)| Problem::UnknownKey { nearest: crate::nearest::nearest(&key, keys::names()), key, line })
         .collect()
 }
 

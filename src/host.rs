@@ -26,6 +26,8 @@ pub struct Host<'a> {
     pub run_dir: &'a Path,
     /// Where journals are kept; [`crate::journal::DIR`] unless it is set otherwise.
     pub state_dir: &'a Path,
+    /// Finished journals kept as history; [`crate::journal::KEPT`] unless it is set otherwise.
+    pub history_max: usize,
     /// What fails on purpose; [`Faults::none`] but in rehearsals.
     pub faults: &'a Faults,
 }

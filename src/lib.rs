@@ -26,6 +26,7 @@ pub mod handover;
 pub mod journal;
 pub mod recover;
 
+pub mod config;
 pub mod daemon;
 
 // What it stands on: two traits, and who implements them.
@@ -43,4 +44,5 @@ pub mod hotplug;
 pub mod layer;
 pub mod role;
 
+mod nearest;
 mod wait;

@@ -8,7 +8,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let args = cli::Args::parse();
-    cli::start_log(args.verbose, args.serves());
-    cli::run(args)
+    cli::run(cli::Args::parse())
 }

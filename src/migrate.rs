@@ -142,7 +142,7 @@ impl<'a> Cleared<'a> {
     fn open(self) -> Result<Opened<'a>, Outcome> {
         let Cleared { run, plan, .. } = &self;
         let journal = self.head().and_then(|head| {
-            journal::prune(run.host.state_dir, journal::KEPT)?;
+            journal::prune(run.host.state_dir, run.host.history_max)?;
             Ok(Journal::create(run.host.state_dir, head)?)
         });
         let journal = journal.map_err(Outcome::Failed)?;

@@ -199,7 +199,7 @@ fn open_journal(run: Run<'_>, source: Hello, offer: &Offer) -> Result<Journal, E
         let link = run.host.replication.link(&offered.id.resource)?.map(serde_json::to_value).transpose()?;
         Ok(JournaledVolume { id: state.id, minor: state.minor, two_primaries: state.two_primaries, link })
     };
-    journal::prune(run.host.state_dir, journal::KEPT)?;
+    journal::prune(run.host.state_dir, run.host.history_max)?;
     let head = Head {
         format: journal::FORMAT,
         id: offer.id,

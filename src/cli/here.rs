@@ -1,7 +1,6 @@
 //! The ways to Xen and DRBD of this host, opened for one command.
 
-use std::path::Path;
-
+use bascule::config::State;
 use bascule::drbd::Drbd;
 use bascule::fault::Faults;
 use bascule::host::{self, Host};
@@ -21,13 +20,14 @@ impl Here {
         Ok(Here { context: Context::open()?, drbd: Drbd::open()?, node: host::node_name(), faults })
     }
 
-    pub(crate) fn host<'a>(&'a self, state_dir: &'a Path) -> Host<'a> {
+    pub(crate) fn host<'a>(&'a self, state: &'a State) -> Host<'a> {
         Host {
             toolstack: &self.context,
             replication: &self.drbd,
             node: &self.node,
             run_dir: host::RUN_DIR.as_ref(),
-            state_dir,
+            state_dir: &state.dir,
+            history_max: state.history.0,
             faults: &self.faults,
         }
     }

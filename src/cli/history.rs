@@ -20,7 +20,7 @@ const TIMES: std::ops::Range<usize> = 4..6;
 
 /// Show the migrations of this host: how they ended, or how far they are
 ///
-/// The last hundred that are finished are kept. Times are UTC, as both hosts' journals have them.
+/// The last hundred that are finished are kept, unless the configuration says otherwise. Times are UTC, as both hosts' journals have them.
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// Only this migration, record by record: its id, or the beginning of it

@@ -1,10 +1,10 @@
 //! `bascule migrate`: one line a phase, and the receipt.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bascule::config::Config;
 use bascule::fault::Faults;
 use bascule::migrate::{Outcome, chain, migrate};
 use bascule::plan::{Request, Timeouts};
@@ -17,14 +17,14 @@ use super::exit::{self, DONE, Error, FAILED, IN_DOUBT, REFUSED};
 use super::here::Here;
 
 /// Runs the command.
-pub(crate) fn run(args: &Migrate, state_dir: &Path) -> ExitCode {
-    match start(args, state_dir) {
+pub(crate) fn run(args: &Migrate, config: &Config) -> ExitCode {
+    match start(args, config) {
         Ok(outcome) => conclude(args, outcome),
         Err(error) => exit::fail(FAILED, &chain(error.as_ref())),
     }
 }
 
-fn start(args: &Migrate, state_dir: &Path) -> Result<Outcome, Error> {
+fn start(args: &Migrate, config: &Config) -> Result<Outcome, Error> {
     let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
     let domid = here.context.find(&args.domain)?.domain.domid;
     let request = Request {
@@ -33,7 +33,7 @@ fn start(args: &Migrate, state_dir: &Path) -> Result<Outcome, Error> {
         port: args.port,
         handover: args.handover,
         dry_run: args.dry_run,
-        timeouts: timeouts(args),
+        timeouts: timeouts(args, config.timeouts.source),
     };
     let report: Arc<dyn Report> = match args.json {
         true => Arc::new(Json),
@@ -41,11 +41,10 @@ fn start(args: &Migrate, state_dir: &Path) -> Result<Outcome, Error> {
     };
     let cancel = Cancel::default();
     super::serve::cancel_on_signal(&cancel)?;
-    Ok(migrate(&here.host(state_dir), request, &report, &cancel))
+    Ok(migrate(&here.host(&config.state), request, &report, &cancel))
 }
 
-fn timeouts(args: &Migrate) -> Timeouts {
-    let mut timeouts = Timeouts::default();
+fn timeouts(args: &Migrate, mut timeouts: Timeouts) -> Timeouts {
     for (name, bound) in &args.timeouts {
         timeouts.set(name, *bound);
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bascule::admission::Side;
+use bascule::config::Config;
 use bascule::ends::{Over, Patience};
 use bascule::fault::Faults;
 use bascule::host::Host;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT};
 use super::here::Here;
+use super::{Bound, source_bound};
 
 /// Finish, or take back, migrations whose process has died
 ///
@@ -38,6 +40,9 @@ pub(crate) struct Recover {
     /// How long to go on asking the other host, in seconds
     #[arg(long, default_value_t = 30)]
     wait: u64,
+    /// The bound of a wait in seconds, as `bascule migrate` has it; may be given several times
+    #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = source_bound)]
+    timeouts: Vec<Bound>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -49,25 +54,40 @@ pub(crate) struct Recover {
 /// Between two tries of the daemon's child, when a person must speak or something stands in the way.
 const ADOPT_AGAIN: Duration = Duration::from_secs(5);
 
+impl Recover {
+    /// Whether the daemon has started it.
+    pub(crate) fn is_adoption(&self) -> bool {
+        self.adopt
+    }
+
+    fn timeouts(&self, mut timeouts: Timeouts) -> Timeouts {
+        for (name, bound) in &self.timeouts {
+            timeouts.set(name, *bound);
+        }
+        timeouts
+    }
+}
+
 /// Runs `recover`.
-pub(crate) fn run(args: &Recover, state_dir: &Path) -> ExitCode {
-    match start(args, state_dir) {
+pub(crate) fn run(args: &Recover, config: &Config) -> ExitCode {
+    match start(args, config) {
         Ok(code) => ExitCode::from(code),
         Err(error) => exit::fail(FAILED, &chain(error.as_ref())),
     }
 }
 
-fn start(args: &Recover, state_dir: &Path) -> Result<u8, Error> {
-    let found = chosen(args, state_dir)?;
+fn start(args: &Recover, config: &Config) -> Result<u8, Error> {
+    let found = chosen(args, &config.state.dir)?;
     if found.is_empty() {
         say(args, "No migration is unfinished on this host.");
         return Ok(DONE);
     }
     let here = Here::open(Faults::none())?;
-    let host = here.host(state_dir);
+    let host = here.host(&config.state);
+    let timeouts = args.timeouts(config.timeouts.source);
     let mut worst = DONE;
     for listed in found {
-        worst = worst.max(treat(args, &host, listed)?);
+        worst = worst.max(treat(args, &host, timeouts, listed)?);
     }
     Ok(worst)
 }
@@ -86,7 +106,7 @@ fn chosen(args: &Recover, state_dir: &Path) -> Result<Vec<Listed>, Error> {
     }
 }
 
-fn treat(args: &Recover, host: &Host<'_>, listed: Listed) -> Result<u8, Error> {
+fn treat(args: &Recover, host: &Host<'_>, timeouts: Timeouts, listed: Listed) -> Result<u8, Error> {
     let Listed { id, story, holder, .. } = listed;
     let story = story?;
     if args.peer_is_dead
@@ -108,10 +128,10 @@ fn treat(args: &Recover, host: &Host<'_>, listed: Listed) -> Result<u8, Error> {
     let cancel = stream::Cancel::default();
     super::serve::cancel_on_signal(&cancel)?;
     if args.adopt {
-        return adopt(host, id, &cancel);
+        return adopt(host, id, timeouts, &cancel);
     }
     let mut patience = Patience::new(Some(Instant::now() + Duration::from_secs(args.wait)), &cancel);
-    match recover(host, id, Timeouts::default(), &mut patience)? {
+    match recover(host, id, timeouts, &mut patience)? {
         Recovered::Held => wait_for_other(args, host, id, holder),
         Recovered::Done => Ok(conclude(args, "Nothing is left to do.", DONE)),
         Recovered::Over(Over::Closed { ending, .. }) => Ok(conclude(args, &format!("Done: {ending}."), DONE)),
@@ -123,10 +143,10 @@ fn treat(args: &Recover, host: &Host<'_>, listed: Listed) -> Result<u8, Error> {
 }
 
 /// The daemon's child goes on until it is decided, or it is told to end.
-fn adopt(host: &Host<'_>, id: Uuid, cancel: &stream::Cancel) -> Result<u8, Error> {
+fn adopt(host: &Host<'_>, id: Uuid, timeouts: Timeouts, cancel: &stream::Cancel) -> Result<u8, Error> {
     loop {
         let mut patience = Patience::new(None, cancel);
-        match recover(host, id, Timeouts::default(), &mut patience)? {
+        match recover(host, id, timeouts, &mut patience)? {
             Recovered::Held | Recovered::Done | Recovered::Over(Over::Closed { .. }) => return Ok(DONE),
             Recovered::Over(over) => tracing::warn!(%id, ?over, "not decided"),
         }

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use bascule::daemon::{self, Config, Workers};
+use bascule::config::{Config, Count, Relocation, State};
+use bascule::daemon::{self, Workers};
 use bascule::fault::Faults;
 use bascule::host;
 use bascule::receive::{self, Ended, Timeouts};
@@ -18,57 +20,84 @@ use uuid::Uuid;
 
 use super::exit::Error;
 use super::here::Here;
+use super::settings::{self, Live, Source};
 use super::{Serve, Session};
 
 /// Runs the daemon in the foreground.
-pub(crate) fn run(args: &Serve, state_dir: &Path) -> Result<(), Error> {
-    let program = std::env::current_exe()?;
-    let command = |name: &str| {
-        let mut command = Command::new(&program);
-        command.arg("--state-dir").arg(state_dir).arg(name);
-        command
-    };
-    let session = || {
-        let mut command = command("session");
-        command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
-        let bounds = args.bounds.timeouts.iter();
-        command.args(bounds.map(|(name, bound)| format!("--timeout={name}={}", bound.as_secs_f64())));
-        command
-    };
-    let recovery = |id: Uuid| {
-        let mut command = command("recover");
-        command.arg("--adopt").arg(id.to_string()).stdin(Stdio::null());
-        command
-    };
-    let config = Config {
-        listen: listen(args),
-        allow: args.allow.clone(),
-        sessions_max: args.sessions,
+pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), Error> {
+    let config = settings::with_options(config, args);
+    let daemon = daemon::Config {
+        listen: listen(&config.relocation)?,
         run_dir: host::RUN_DIR.into(),
-        state_dir: state_dir.to_owned(),
+        state_dir: config.state.dir.clone(),
     };
-    let workers = Workers { session: &session, recovery: &recovery };
+    let live = Live::new(config);
+    let (overlay, source) = (args.clone(), source.clone());
+    live.follow(move || Ok(settings::with_options(source.load()?, &overlay)))?;
+    let program = std::env::current_exe()?;
+    let workers = Workers {
+        session: &|| session_command(&program, &daemon.state_dir, &live.config(), args),
+        recovery: &|id| recovery_command(&program, &daemon.state_dir, &live.config(), id),
+        policy: &|| live.policy(),
+    };
     let stop = Cancel::default();
     cancel_on_signal(&stop)?;
-    Ok(daemon::serve(&config, &workers, &stop)?)
+    Ok(daemon::serve(&daemon, &workers, &stop)?)
 }
 
-/// All addresses, IPv4 by IPv6's socket, unless some were given; IPv4 alone where the kernel has no IPv6.
-fn listen(args: &Serve) -> Vec<SocketAddr> {
-    let addresses = match args.address.as_slice() {
-        [] if has_ipv6() => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
-        [] => &[IpAddr::V4(Ipv4Addr::UNSPECIFIED)][..],
-        given => given,
-    };
-    addresses.iter().map(|address| SocketAddr::new(*address, args.port)).collect()
+/// A session is told all that it needs: the file may be wrong by now.
+fn session_command(program: &Path, state_dir: &Path, config: &Config, args: &Serve) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--state-dir").arg(state_dir).arg("session");
+    command.arg(format!("--history={}", config.state.history.0)).arg(format!("--log={}", config.log.level.name()));
+    command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
+    command.args(bounds(config.timeouts.destination.each()));
+    command
 }
+
+/// So is a recovery.
+fn recovery_command(program: &Path, state_dir: &Path, config: &Config, id: Uuid) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--state-dir").arg(state_dir).arg("recover").arg("--adopt").arg(id.to_string()).stdin(Stdio::null());
+    command.args(bounds(config.timeouts.source.each()));
+    command
+}
+
+fn bounds(each: impl Iterator<Item = (&'static str, Duration)>) -> impl Iterator<Item = String> {
+    each.map(|(name, bound)| format!("--timeout={name}={}", bound.as_secs_f64()))
+}
+
+/// All addresses, IPv4 by IPv6's socket, unless some were given; IPv4 alone where the kernel has no IPv6. None where nothing shall be
+/// received.
+fn listen(relocation: &Relocation) -> Result<Vec<SocketAddr>, Error> {
+    if !relocation.enabled {
+        tracing::warn!("relocation.enabled is false: no port is served");
+        return Ok(Vec::new());
+    }
+    if relocation.hosts_allow.0.is_empty() {
+        return Err(NOBODY.into());
+    }
+    if relocation.address.is_empty() {
+        let all = if has_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        return Ok(vec![SocketAddr::new(all, relocation.port)]);
+    }
+    let mut listen = Vec::new();
+    for address in &relocation.address {
+        listen.extend(address.resolve(relocation.port)?);
+    }
+    Ok(listen)
+}
+
+/// What a daemon says that nobody could reach.
+const NOBODY: &str = "Nobody may connect: say who, with --allow 10.99.0.0/24 or, in the configuration, \
+    [relocation] hosts-allow = [\"10.99.0.0/24\"]; or enabled = false there, if no domains shall be received";
 
 fn has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
 }
 
 /// One session on standard input's connection.
-pub(crate) fn session(args: &Session, state_dir: &Path) -> Result<(), Error> {
+pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     let connection: TcpStream = io::stdin().as_fd().try_clone_to_owned()?.into();
     let channel = Channel::adopt(connection)?;
     let span = tracing::info_span!("session", peer = %channel.peer()?);
@@ -76,11 +105,12 @@ pub(crate) fn session(args: &Session, state_dir: &Path) -> Result<(), Error> {
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
     let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
+    let state = State { dir: state_dir, history: Count(args.history) };
     let mut timeouts = Timeouts::default();
     for (name, bound) in &args.bounds.timeouts {
         timeouts.set(name, *bound);
     }
-    match receive::session(&here.host(state_dir), &channel, timeouts, &cancel) {
+    match receive::session(&here.host(&state), &channel, timeouts, &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
         Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
     }

@@ -79,7 +79,15 @@ impl Hosts {
     fn host(&self, end: usize) -> Host<'_> {
         let (side, dir) = (&self.sides[end], self.dirs[end].path());
         let node = ["node1", "node2"][end];
-        Host { toolstack: side, replication: side, node, run_dir: dir, state_dir: dir, faults: &self.faults[end] }
+        Host {
+            toolstack: side,
+            replication: side,
+            node,
+            run_dir: dir,
+            state_dir: dir,
+            history_max: bascule::journal::KEPT,
+            faults: &self.faults[end],
+        }
     }
 
     /// Migrates, and waits until no journal is open on either host: what the migrating process said, if it lived, and how the

@@ -1,0 +1,136 @@
+//! Every setting: its table, its key, its default and what it is for, each said once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{Address, Count, Level, Origin, Value};
+use crate::daemon::{self, Allow};
+use crate::{journal, plan, receive};
+
+/// What identifies a setting.
+pub(super) struct Setting {
+    pub(super) table: &'static str,
+    pub(super) key: &'static str,
+    pub(super) about: &'static str,
+}
+
+pub(super) type Visit<'a> = dyn FnMut(Setting, &mut dyn Value) + 'a;
+
+/// The tables in the order of the file, and what each is about.
+pub(super) const TABLES: &[(&str, &str)] = &[
+    ("relocation", Relocation::ABOUT),
+    ("state", State::ABOUT),
+    ("timeouts.source", " How long the source of a migration waits, in seconds, 0.1 to 86400."),
+    ("timeouts.destination", " How long the destination of a migration waits, in seconds, 0.1 to 86400."),
+    ("log", Log::ABOUT),
+];
+
+/// Every setting of this host, and where it comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Receiving domains.
+    pub relocation: Relocation,
+    /// What is kept on disk.
+    pub state: State,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// What is logged.
+    pub log: Log,
+    pub(super) origins: BTreeMap<(&'static str, &'static str), Origin>,
+}
+
+/// The bounds of both ends' waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Where this host sends a domain.
+    pub source: plan::Timeouts,
+    /// Where it receives one.
+    pub destination: receive::Timeouts,
+}
+
+/// Declares a table.
+macro_rules! table {
+    ($(#[doc = $about:literal])* $name:ident in $table:literal {
+        $($(#[doc = $doc:literal])* $key:literal $field:ident: $type:ty = $default:expr,)*
+    }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $($(#[doc = $doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $($field: $default,)* }
+            }
+        }
+
+        impl $name {
+            const ABOUT: &'static str = concat!($($about, "\n"),*);
+
+            fn visit(&mut self, each: &mut Visit<'_>) {
+                $(each(Setting { table: $table, key: $key, about: concat!($($doc, "\n"),*) }, &mut self.$field);)*
+            }
+        }
+    };
+}
+
+table! {
+    /// Receiving domains from other hosts.
+    Relocation in "relocation" {
+        /// Whether other hosts may send domains here. If not, the daemon serves no port, and still finishes, or takes
+        /// back, migrations whose process has died.
+        "enabled" enabled: bool = true,
+        /// The port to listen on, 1 to 65535.
+        "port" port: u16 = plan::RELOCATION_PORT,
+        /// Where to listen: addresses, or names of interfaces, which stand for the addresses that they have when the
+        /// daemon starts. All addresses of this host if there are none.
+        "address" address: Vec<Address> = Vec::new(),
+        /// Who may connect: addresses ("10.99.0.2"), networks ("10.99.0.0/24"), full names ("node2.example.org": the
+        /// peer's address must resolve to the name, and the name to the address), or regular expressions between slashes
+        /// ('/node[0-9]\.example\.org/': the whole of the peer's address, or of its name found in that way, must match).
+        /// Nobody if there are none.
+        "hosts-allow" hosts_allow: Allow = Allow::default(),
+        /// The most sessions at one time, 1 to 1000.
+        "sessions" sessions: Count<1, 1000> = Count(daemon::SESSIONS_MAX),
+    }
+}
+
+table! {
+    /// What is kept on disk.
+    State in "state" {
+        /// The directory of the journals of migrations.
+        "dir" dir: PathBuf = journal::DIR.into(),
+        /// How many finished journals are kept as history, 1 to 100000.
+        "history" history: Count<1, 100_000> = Count(journal::KEPT),
+    }
+}
+
+table! {
+    /// The log.
+    Log in "log" {
+        /// What the daemon logs: "warn", "info", "debug" or "trace", each more than the one before. --verbose raises it
+        /// by one. The other commands show warnings, and more with --verbose.
+        "level" level: Level = Level::Info,
+    }
+}
+
+impl Config {
+    /// Every setting in turn, in the order of [`TABLES`].
+    pub(super) fn visit(&mut self, each: &mut Visit<'_>) {
+        self.relocation.visit(each);
+        self.state.visit(each);
+        let Timeouts { source, destination } = &mut self.timeouts;
+        for (key, about) in plan::Timeouts::NAMES.iter().zip(plan::Timeouts::ABOUT) {
+            if let Some(bound) = source.slot(key) {
+                each(Setting { table: "timeouts.source", key, about }, bound);
+            }
+        }
+        for (key, about) in receive::Timeouts::NAMES.iter().zip(receive::Timeouts::ABOUT) {
+            if let Some(bound) = destination.slot(key) {
+                each(Setting { table: "timeouts.destination", key, about }, bound);
+            }
+        }
+        self.log.visit(each);
+    }
+}
