@@ -3,7 +3,7 @@
 /// The candidate with the fewest letters to change, if these are few enough for a slip of the hand.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let slips_max = if word.len() <= 4 { 1 } else { 2 };
-    let scored = candidates.map(|candidate| (strsim::levenshtein(word, candidate), candidate));
+    let scored = candidates.map(|candidate| (strsim::osa_distance(word, candidate), candidate));
     scored.filter(|(slips, _)| *slips <= slips_max).min().map(|(_, candidate)| candidate)
 }
 
