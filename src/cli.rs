@@ -187,6 +187,12 @@ pub(crate) struct Session {
     /// What to log
     #[arg(long, default_value = "info", value_parser = str::parse::<Level>)]
     log: Level,
+    /// Where kernels of domains may be
+    #[arg(long)]
+    kernels: Vec<PathBuf>,
+    /// What their nics may name
+    #[arg(long = "nic-script")]
+    nic_scripts: Vec<String>,
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]

@@ -3,6 +3,8 @@
 //! All findings come at once, each with what to do about it. The source runs [`draw`], the destination [`destination`]
 //! on the offer that it got.
 
+pub mod trust;
+
 use crate::host::Host;
 use crate::ids::{DomId, VolumeId};
 use crate::journal;
@@ -248,7 +250,8 @@ fn obstacle(host: &Host<'_>, domid: DomId) -> Result<Option<Finding>, Error> {
 /// What could not be looked at: libxl or DRBD do not answer.
 pub fn destination(host: &Host<'_>, offer: &Offer) -> Result<Vec<Finding>, Error> {
     let facts = DomainFacts::from_json(&offer.config)?;
-    let mut findings = name_findings(host, offer)?;
+    let mut findings = trust_findings(host, offer, &facts)?;
+    findings.extend(name_findings(host, offer)?);
     findings.extend(memory_finding(host, offer)?);
     for volume in &offer.volumes {
         findings.extend(destination_volume_findings(host, volume)?);
@@ -259,6 +262,21 @@ pub fn destination(host: &Host<'_>, offer: &Offer) -> Result<Vec<Finding>, Error
         host.error("bridge-missing", format!("Bridge {bridge} does not exist"), remedy)
     }));
     Ok(findings)
+}
+
+/// What stands in the configuration that this host does not accept from another one.
+fn trust_findings(host: &Host<'_>, offer: &Offer, facts: &DomainFacts) -> Result<Vec<Finding>, Error> {
+    let volumes: Vec<VolumeId> = offer.volumes.iter().map(|volume| volume.id.clone()).collect();
+    let mut objections = trust::objections(host.guests, &serde_json::from_str(&offer.config)?, &volumes);
+    if facts.name != offer.name || facts.uuid != offer.uuid {
+        objections
+            .push(format!("it is of domain {} ({}), not of {} ({})", facts.name, facts.uuid, offer.name, offer.uuid));
+    }
+    let refused = |objection: String| {
+        let found = format!("The domain's configuration is not accepted from another host: {objection}");
+        host.error("configuration", found, "Start the domain without it, or without what it names, and migrate again")
+    };
+    Ok(objections.into_iter().map(refused).collect())
 }
 
 fn name_findings(host: &Host<'_>, offer: &Offer) -> Result<Vec<Finding>, Error> {

@@ -1,6 +1,6 @@
 //! The ways to Xen and DRBD of this host, opened for one command.
 
-use bascule::config::State;
+use bascule::config::{Guests, State};
 use bascule::drbd::Drbd;
 use bascule::fault::Faults;
 use bascule::host::{self, Host};
@@ -12,12 +12,19 @@ pub(crate) struct Here {
     pub(crate) context: Context,
     drbd: Drbd,
     node: String,
+    guests: Guests,
     faults: Faults,
 }
 
 impl Here {
-    pub(crate) fn open(faults: Faults) -> Result<Here, Error> {
-        Ok(Here { context: Context::open()?, drbd: Drbd::open()?, node: host::node_name(), faults })
+    pub(crate) fn open(guests: &Guests, faults: Faults) -> Result<Here, Error> {
+        Ok(Here {
+            context: Context::open()?,
+            drbd: Drbd::open()?,
+            node: host::node_name(),
+            guests: guests.clone(),
+            faults,
+        })
     }
 
     pub(crate) fn host<'a>(&'a self, state: &'a State) -> Host<'a> {
@@ -28,6 +35,7 @@ impl Here {
             run_dir: host::RUN_DIR.as_ref(),
             state_dir: &state.dir,
             history_max: state.history.0,
+            guests: &self.guests,
             faults: &self.faults,
         }
     }

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Migrate, config: &Config) -> ExitCode {
 }
 
 fn start(args: &Migrate, config: &Config) -> Result<Outcome, Error> {
-    let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
+    let here = Here::open(&config.guests, Faults::new(args.rehearsal.fail_at))?;
     let domid = here.context.find(&args.domain)?.domain.domid;
     let request = Request {
         domid,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bascule::config::{Config, Count, Relocation, State};
+use bascule::config::{Config, Count, Guests, Relocation, State};
 use bascule::daemon::{self, Workers};
 use bascule::fault::Faults;
 use bascule::host;
@@ -52,6 +52,8 @@ fn session_command(program: &Path, state_dir: &Path, config: &Config, args: &Ser
     command.arg(format!("--history={}", config.state.history.0)).arg(format!("--log={}", config.log.level.name()));
     command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
     command.args(bounds(config.timeouts.destination.each()));
+    command.args(config.guests.kernels.iter().flat_map(|directory| ["--kernels".as_ref(), directory.as_os_str()]));
+    command.args(config.guests.nic_scripts.iter().map(|script| format!("--nic-script={script}")));
     command
 }
 
@@ -104,7 +106,8 @@ pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     let _entered = span.enter();
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
-    let here = Here::open(Faults::new(args.rehearsal.fail_at))?;
+    let guests = Guests { kernels: args.kernels.clone(), nic_scripts: args.nic_scripts.clone() };
+    let here = Here::open(&guests, Faults::new(args.rehearsal.fail_at))?;
     let state = State { dir: state_dir, history: Count(args.history) };
     let mut timeouts = Timeouts::default();
     for (name, bound) in &args.bounds.timeouts {

@@ -19,6 +19,7 @@ pub(super) type Visit<'a> = dyn FnMut(Setting, &mut dyn Value) + 'a;
 /// The tables in the order of the file, and what each is about.
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("relocation", Relocation::ABOUT),
+    ("guests", Guests::ABOUT),
     ("state", State::ABOUT),
     ("timeouts.source", " How long the source of a migration waits, in seconds, 0.1 to 86400."),
     ("timeouts.destination", " How long the destination of a migration waits, in seconds, 0.1 to 86400."),
@@ -30,6 +31,8 @@ pub(super) const TABLES: &[(&str, &str)] = &[
 pub struct Config {
     /// Receiving domains.
     pub relocation: Relocation,
+    /// What domains that come from elsewhere may have of this host.
+    pub guests: Guests,
     /// What is kept on disk.
     pub state: State,
     /// How long things may take.
@@ -97,6 +100,17 @@ table! {
 }
 
 table! {
+    /// What the configuration of a domain that comes from another host may name on this one. All else is refused.
+    Guests in "guests" {
+        /// The directories in which their kernels and ramdisks are. None of them is read for a domain that is received, but
+        /// whoever starts it anew here reads them.
+        "kernels" kernels: Vec<PathBuf> = ["/boot", "/usr/lib/xen", "/var/lib/xen"].map(PathBuf::from).into(),
+        /// The hotplug programs that their nics may name, written as the domain's file has them.
+        "nic-scripts" nic_scripts: Vec<String> = ["vif-bridge", "/etc/xen/scripts/vif-bridge"].map(str::to_owned).into(),
+    }
+}
+
+table! {
     /// What is kept on disk.
     State in "state" {
         /// The directory of the journals of migrations.
@@ -119,6 +133,7 @@ impl Config {
     /// Every setting in turn, in the order of [`TABLES`].
     pub(super) fn visit(&mut self, each: &mut Visit<'_>) {
         self.relocation.visit(each);
+        self.guests.visit(each);
         self.state.visit(each);
         let Timeouts { source, destination } = &mut self.timeouts;
         for (key, about) in plan::Timeouts::NAMES.iter().zip(plan::Timeouts::ABOUT) {

@@ -44,7 +44,7 @@ fn every_setting_is_in_a_table_and_says_what_it_is_for() {
         assert!(about.len() > 10, "{table}.{key}");
     });
     let all = values(&Config::default()).len();
-    assert_eq!(all, 5 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
+    assert_eq!(all, 5 + 2 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn values_are_taken_and_know_their_line() {
 #[test]
 fn each_mistake_is_told_with_its_line_and_what_is_allowed() {
     let rows = [
-        ("prot = 1", "b.toml:1: there is no key \"prot\"; there are relocation, state, timeouts, log"),
+        ("prot = 1", "b.toml:1: there is no key \"prot\"; there are relocation, guests, state, timeouts, log"),
         ("[relocation]\nprot = 1", "b.toml:2: there is no key \"relocation.prot\", did you mean port?"),
         ("[relocatoin]\nport = 1", "b.toml:1: there is no table \"relocatoin\", did you mean relocation?"),
         ("[timeouts.sorce]\nready = 1", "b.toml:1: there is no table \"timeouts.sorce\", did you mean source?"),
@@ -78,6 +78,8 @@ fn each_mistake_is_told_with_its_line_and_what_is_allowed() {
         ("[relocation]\nhosts-allow = [\n'10.0.0.1',\n'10.0.0.300']", "b.toml:4: \"10.0.0.300\" is no address"),
         ("[relocation]\nhosts-allow = ['/(/']", "b.toml:2: /(/ is no regular expression"),
         ("[relocation]\naddress = ['10.0.0']", "b.toml:2: \"10.0.0\" is neither an address"),
+        ("[guests]\nkernels = ['/boot', 'boot']", "b.toml:2: \"boot\" is not a path that begins with /"),
+        ("[guests]\nnic-scripts = ['']", "b.toml:2: \"\" is not a name"),
         ("[state]\ndir = 'x'", "b.toml:2: \"x\" is not a path that begins with /"),
         ("[timeouts.source]\nready = 0.05", "b.toml:2: 0.05 is not a number of seconds from 0.1 to 86400"),
         ("[timeouts.source]\nready = nan", "b.toml:2: nan is not a number of seconds"),

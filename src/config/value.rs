@@ -195,6 +195,44 @@ impl Value for Vec<Address> {
     }
 }
 
+impl Value for Vec<PathBuf> {
+    fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
+        let path = |text: &str| match text.starts_with('/') && !text.contains('\0') {
+            true => Ok(PathBuf::from(text)),
+            false => Err(format!("{:?} is not a path that begins with /", shortened(text))),
+        };
+        *self = list(found, "a list of directories", path)?;
+        Ok(())
+    }
+
+    fn toml(&self) -> String {
+        array(&self.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>())
+    }
+}
+
+impl Value for Vec<String> {
+    fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
+        let name = |text: &str| match !text.is_empty() && !text.contains('\0') {
+            true => Ok(text.to_owned()),
+            false => Err(format!("{:?} is not a name", shortened(text))),
+        };
+        *self = list(found, "a list of names", name)?;
+        Ok(())
+    }
+
+    fn toml(&self) -> String {
+        array(self)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
 impl Value for Allow {
     fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
         *self = Allow(list(found, "a list of addresses, networks, names and /regular expressions/", str::parse)?);

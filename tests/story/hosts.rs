@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bascule::config::Guests;
 use bascule::ends::Patience;
 use bascule::fault::{Fault, Faults};
 use bascule::host::Host;
@@ -56,6 +57,7 @@ fn living<T>(process: impl FnOnce() -> T) -> Option<T> {
 pub(crate) struct Hosts {
     sides: [Side; 2],
     dirs: [TempDir; 2],
+    guests: Guests,
     faults: [Faults; 2],
     /// The same port on two addresses, as two hosts have it.
     listeners: [TcpListener; 2],
@@ -69,6 +71,7 @@ impl Hosts {
         Hosts {
             sides: [world.end(0, dirs[0].path()), world.end(1, dirs[1].path())],
             dirs,
+            guests: Guests::default(),
             faults: faults.map(|fault| Faults::new(fault).dying_by(die)),
             listeners: listen(),
             over: AtomicBool::new(false),
@@ -86,6 +89,7 @@ impl Hosts {
             run_dir: dir,
             state_dir: dir,
             history_max: bascule::journal::KEPT,
+            guests: &self.guests,
             faults: &self.faults[end],
         }
     }

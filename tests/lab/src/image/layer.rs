@@ -60,7 +60,7 @@ const DOMAINS: [Domain; 3] = [
 const MEMORY_MIB: u32 = 128;
 
 /// Files of the layer that are the same in every lab.
-const FILES: [(&str, u32, &str); 8] = [
+const FILES: [(&str, u32, &str); 9] = [
     ("etc/inittab", 0o644, include_str!("../../node/files/etc/inittab")),
     ("etc/lab-boot", 0o755, include_str!("../../node/files/etc/lab-boot")),
     ("etc/hosts", 0o644, include_str!("../../node/files/etc/hosts")),
@@ -68,6 +68,7 @@ const FILES: [(&str, u32, &str); 8] = [
     ("etc/drbd.conf", 0o644, include_str!("../../node/files/etc/drbd.conf")),
     ("etc/drbd.d/global_common.conf", 0o644, include_str!("../../node/files/etc/drbd.d/global_common.conf")),
     ("etc/xen/xl.conf", 0o644, include_str!("../../node/files/etc/xen/xl.conf")),
+    ("etc/bascule/bascule.toml", 0o644, include_str!("../../node/files/etc/bascule/bascule.toml")),
     ("root/.ssh/config", 0o600, include_str!("../../node/files/root/.ssh/config")),
 ];
 

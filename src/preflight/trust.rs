@@ -1,0 +1,325 @@
+//! What a domain's configuration may say when it comes from another host.
+//!
+//! It is an allow-list: every value of the JSON is looked up by its place, and what is not in [`RULES`] is refused, with what it
+//! says. Nothing in it may make libxl run a program, open a file or use a device that this host's administrator did not allow:
+//! the places are those of libxl_types.idl (Xen 4.14 to 4.18).
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::config::Guests;
+use crate::ids::VolumeId;
+use crate::plan::HOTPLUG_PROGRAM;
+
+/// Why a configuration is not accepted: one clause for each value. `volumes` are those that both ends have agreed on.
+#[must_use]
+pub fn objections(guests: &Guests, config: &Value, volumes: &[VolumeId]) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(config, &mut Vec::new(), &mut |place, value| {
+        if !is_accepted(guests, place, value, volumes) {
+            found.push(format!("{} is {value}", in_words(place)));
+        }
+    });
+    found.extend(disks(config).enumerate().filter_map(|(index, disk)| disk_objection(index, disk)));
+    found
+}
+
+/// One step into the JSON.
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// Visits every value that is neither an object nor a list.
+fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&[Step<'_>], &Value)) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                place.push(Step::Key(key));
+                walk(value, place, visit);
+                place.pop();
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                place.push(Step::Index(index));
+                walk(value, place, visit);
+                place.pop();
+            }
+        }
+        leaf => visit(place, leaf),
+    }
+}
+
+fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[VolumeId]) -> bool {
+    match RULES.iter().find(|(pattern, _)| matches(pattern, place)) {
+        Some((_, rule)) => rule.accepts(guests, value, volumes),
+        None => false,
+    }
+}
+
+/// Whether a place is the pattern's: names between dots, `*` for any index or name, `**` at the end for all that is below.
+fn matches(pattern: &str, place: &[Step<'_>]) -> bool {
+    let mut steps = place.iter();
+    for part in pattern.split('/') {
+        match (part, steps.next()) {
+            ("**", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (name, Some(Step::Key(key))) if name == *key => {}
+            _ => return false,
+        }
+    }
+    steps.next().is_none()
+}
+
+/// A place as an administrator reads it: `b_info.type.hvm.serial`, `disks[1].script`.
+fn in_words(place: &[Step<'_>]) -> String {
+    let mut words = String::new();
+    for step in place {
+        match step {
+            Step::Key(key) if words.is_empty() => words.push_str(key),
+            Step::Key(key) => words.push_str(&format!(".{key}")),
+            Step::Index(index) => words.push_str(&format!("[{index}]")),
+        }
+    }
+    words
+}
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// A number, a truth value or a word: it names nothing outside the domain.
+    Plain,
+    /// One of these words.
+    One(&'static [&'static str]),
+    /// The number 0.
+    Zero,
+    /// Any text: it is the guest's own.
+    Text,
+    /// A kernel or ramdisk in one of the directories for them.
+    Kernel,
+    /// An option of pygrub's that names something inside the guest.
+    Pygrub,
+    /// A volume of the offer.
+    Volume,
+    /// A hotplug program for nics.
+    NicScript,
+}
+
+/// The longest word.
+const WORD_LEN_MAX: usize = 64;
+
+impl Rule {
+    fn accepts(self, guests: &Guests, value: &Value, volumes: &[VolumeId]) -> bool {
+        let text = value.as_str();
+        match self {
+            Rule::Plain => text.is_none_or(is_word),
+            Rule::One(words) => text.is_some_and(|text| words.contains(&text)),
+            Rule::Zero => value.as_u64() == Some(0),
+            Rule::Text => true,
+            Rule::Kernel => text.is_some_and(|path| is_below(Path::new(path), &guests.kernels)),
+            Rule::Pygrub => text.is_some_and(is_pygrub_option),
+            Rule::Volume => text.is_some_and(|target| volumes.iter().any(|volume| volume.to_string() == target)),
+            Rule::NicScript => text.is_some_and(|script| guests.nic_scripts.iter().any(|allowed| allowed == script)),
+        }
+    }
+}
+
+/// A word that cannot be a path, an option or a list of them.
+fn is_word(text: &str) -> bool {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'+' | b'-');
+    text.len() <= WORD_LEN_MAX && !text.starts_with('-') && text.bytes().all(harmless)
+}
+
+/// Whether a path lies in one of the directories; neither `..` nor, where it exists on this host, a link leads out of them.
+fn is_below(path: &Path, directories: &[PathBuf]) -> bool {
+    let plain =
+        path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let real = path.canonicalize();
+    let inside = |path: &Path| directories.iter().any(|directory| path.starts_with(directory));
+    plain && inside(path) && real.map_or(true, |real| inside(&real))
+}
+
+fn is_pygrub_option(option: &str) -> bool {
+    const INSIDE: [&str; 4] = ["--kernel=", "--ramdisk=", "--args=", "--entry="];
+    matches!(option, "-q" | "--quiet") || INSIDE.iter().any(|prefix| option.starts_with(prefix))
+}
+
+fn disks(config: &Value) -> impl Iterator<Item = &Value> {
+    config.get("disks").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A disk has a volume and our hotplug program, or it is an empty drive.
+fn disk_objection(index: usize, disk: &Value) -> Option<String> {
+    let has = |key: &str| disk.get(key).is_some();
+    let is_empty = disk.get("format").and_then(Value::as_str) == Some("empty");
+    match (is_empty, has("pdev_path"), has("script")) {
+        (true, false, false) | (false, true, true) => None,
+        (true, ..) => Some(format!("disks[{index}] is empty and names a target or a program")),
+        (false, ..) => Some(format!("disks[{index}] is not a volume by {HOTPLUG_PROGRAM}")),
+    }
+}
+
+const FALSE: Rule = Rule::One(&["False"]);
+/// What serial ports may be connected to: nothing of this host's but a terminal made for it.
+const SERIAL: Rule = Rule::One(&["pty", "none", "null", "vc"]);
+/// USB devices that QEMU itself emulates.
+const USB: Rule = Rule::One(&["tablet", "mouse", "keyboard"]);
+
+/// Every place that a configuration from another host may have, and what may stand there.
+const RULES: &[(&str, Rule)] = &[
+    ("c_info/type", Rule::One(&["pv", "pvh", "hvm"])),
+    ("c_info/hap", Rule::Plain),
+    ("c_info/oos", Rule::Plain),
+    ("c_info/name", Rule::Plain),
+    ("c_info/domid", Rule::Plain),
+    ("c_info/uuid", Rule::Plain),
+    ("c_info/poolid", Rule::Zero),
+    ("c_info/pool_name", Rule::One(&["Pool-0"])),
+    ("c_info/run_hotplug_scripts", Rule::One(&["True"])),
+    ("c_info/driver_domain", FALSE),
+    ("c_info/passthrough", Rule::One(&["default", "unknown", "disabled"])),
+    ("c_info/xend_suspend_evtchn_compat", Rule::Plain),
+    ("b_info/max_vcpus", Rule::Plain),
+    ("b_info/avail_vcpus/*", Rule::Plain),
+    ("b_info/cpumap/*", Rule::Plain),
+    ("b_info/nodemap/*", Rule::Plain),
+    ("b_info/vcpu_hard_affinity/*/*", Rule::Plain),
+    ("b_info/vcpu_soft_affinity/*/*", Rule::Plain),
+    ("b_info/numa_placement", Rule::Plain),
+    ("b_info/tsc_mode", Rule::Plain),
+    ("b_info/max_memkb", Rule::Plain),
+    ("b_info/target_memkb", Rule::Plain),
+    ("b_info/video_memkb", Rule::Plain),
+    ("b_info/shadow_memkb", Rule::Plain),
+    ("b_info/iommu_memkb", Rule::Plain),
+    ("b_info/rtc_timeoffset", Rule::Plain),
+    ("b_info/localtime", Rule::Plain),
+    ("b_info/disable_migrate", FALSE),
+    ("b_info/cpuid/**", Rule::Plain),
+    ("b_info/blkdev_start", Rule::Plain),
+    ("b_info/max_grant_frames", Rule::Plain),
+    ("b_info/max_maptrack_frames", Rule::Plain),
+    ("b_info/max_grant_version", Rule::Plain),
+    ("b_info/device_model_version", Rule::One(&["qemu_xen"])),
+    ("b_info/device_model_stubdomain", FALSE),
+    ("b_info/sched_params/*", Rule::Plain),
+    ("b_info/claim_mode", Rule::Plain),
+    ("b_info/event_channels", Rule::Plain),
+    ("b_info/kernel", Rule::Kernel),
+    ("b_info/ramdisk", Rule::Kernel),
+    ("b_info/cmdline", Rule::Text),
+    ("b_info/bootloader", Rule::One(&["pygrub"])),
+    ("b_info/bootloader_args/*", Rule::Pygrub),
+    ("b_info/acpi", Rule::Plain),
+    ("b_info/timer_mode", Rule::Plain),
+    ("b_info/nested_hvm", Rule::Plain),
+    ("b_info/apic", Rule::Plain),
+    ("b_info/dm_restrict", Rule::Plain),
+    ("b_info/tee", Rule::One(&["none"])),
+    ("b_info/altp2m", Rule::Plain),
+    ("b_info/vmtrace_buf_kb", Rule::Zero),
+    ("b_info/vpmu", Rule::Plain),
+    ("b_info/arch_x86/msr_relaxed", Rule::Plain),
+    ("b_info/type.pv/slack_memkb", Rule::Plain),
+    ("b_info/type.pv/features", Rule::Plain),
+    ("b_info/type.pv/e820_host", FALSE),
+    ("b_info/type.pvh/pvshim", FALSE),
+    ("b_info/type.hvm/bios", Rule::One(&["seabios", "rombios", "ovmf"])),
+    ("b_info/type.hvm/pae", Rule::Plain),
+    ("b_info/type.hvm/apic", Rule::Plain),
+    ("b_info/type.hvm/acpi", Rule::Plain),
+    ("b_info/type.hvm/acpi_s3", Rule::Plain),
+    ("b_info/type.hvm/acpi_s4", Rule::Plain),
+    ("b_info/type.hvm/acpi_laptop_slate", Rule::Plain),
+    ("b_info/type.hvm/nx", Rule::Plain),
+    ("b_info/type.hvm/viridian", Rule::Plain),
+    ("b_info/type.hvm/viridian_enable/*", Rule::Plain),
+    ("b_info/type.hvm/viridian_disable/*", Rule::Plain),
+    ("b_info/type.hvm/timeoffset", Rule::Plain),
+    ("b_info/type.hvm/hpet", Rule::Plain),
+    ("b_info/type.hvm/vpt_align", Rule::Plain),
+    ("b_info/type.hvm/mmio_hole_memkb", Rule::Plain),
+    ("b_info/type.hvm/timer_mode", Rule::Plain),
+    ("b_info/type.hvm/nested_hvm", Rule::Plain),
+    ("b_info/type.hvm/altp2m", Rule::Plain),
+    ("b_info/type.hvm/hdtype", Rule::Plain),
+    ("b_info/type.hvm/nographic", Rule::Plain),
+    ("b_info/type.hvm/vga/kind", Rule::Plain),
+    ("b_info/type.hvm/vga/memkb", Rule::Plain),
+    ("b_info/type.hvm/vnc/passwd", Rule::Text),
+    ("b_info/type.hvm/vnc/*", Rule::Plain),
+    ("b_info/type.hvm/keymap", Rule::Plain),
+    ("b_info/type.hvm/sdl/enable", FALSE),
+    ("b_info/type.hvm/sdl/opengl", FALSE),
+    ("b_info/type.hvm/spice/passwd", Rule::Text),
+    ("b_info/type.hvm/spice/*", Rule::Plain),
+    ("b_info/type.hvm/gfx_passthru", FALSE),
+    ("b_info/type.hvm/gfx_passthru_kind", Rule::Plain),
+    ("b_info/type.hvm/serial", SERIAL),
+    ("b_info/type.hvm/serial_list/*", SERIAL),
+    ("b_info/type.hvm/boot", Rule::Plain),
+    ("b_info/type.hvm/usb", Rule::Plain),
+    ("b_info/type.hvm/usbversion", Rule::Plain),
+    ("b_info/type.hvm/usbdevice", USB),
+    ("b_info/type.hvm/usbdevice_list/*", USB),
+    ("b_info/type.hvm/vkb_device", Rule::Plain),
+    ("b_info/type.hvm/soundhw", Rule::Plain),
+    ("b_info/type.hvm/xen_platform_pci", Rule::Plain),
+    ("b_info/type.hvm/vendor_device", Rule::Plain),
+    ("b_info/type.hvm/ms_vm_genid/*", Rule::Plain),
+    ("b_info/type.hvm/rdm/strategy", Rule::One(&["ignore"])),
+    ("b_info/type.hvm/rdm/policy", Rule::Plain),
+    ("b_info/type.hvm/rdm_mem_boundary_memkb", Rule::Plain),
+    ("b_info/type.hvm/mca_caps", Rule::Plain),
+    ("b_info/type.hvm/pirq", Rule::Plain),
+    ("disks/*/backend_domid", Rule::Zero),
+    ("disks/*/pdev_path", Rule::Volume),
+    ("disks/*/vdev", Rule::Plain),
+    ("disks/*/backend", Rule::One(&["phy"])),
+    ("disks/*/format", Rule::One(&["raw", "empty"])),
+    ("disks/*/script", Rule::One(&[HOTPLUG_PROGRAM])),
+    ("disks/*/removable", Rule::Plain),
+    ("disks/*/readwrite", Rule::Plain),
+    ("disks/*/is_cdrom", Rule::Plain),
+    ("disks/*/direct_io_safe", Rule::Plain),
+    ("disks/*/discard_enable", Rule::Plain),
+    ("disks/*/colo_enable", FALSE),
+    ("disks/*/colo_restore_enable", FALSE),
+    ("disks/*/trusted", Rule::Plain),
+    ("nics/*/backend_domid", Rule::Zero),
+    ("nics/*/devid", Rule::Plain),
+    ("nics/*/mtu", Rule::Plain),
+    ("nics/*/vlan", Rule::Plain),
+    ("nics/*/model", Rule::Plain),
+    ("nics/*/mac", Rule::Plain),
+    ("nics/*/ip", Rule::Plain),
+    // That it exists here is a check of its own.
+    ("nics/*/bridge", Rule::Plain),
+    ("nics/*/ifname", Rule::Plain),
+    ("nics/*/script", Rule::NicScript),
+    ("nics/*/nictype", Rule::Plain),
+    ("nics/*/rate_bytes_per_interval", Rule::Plain),
+    ("nics/*/rate_interval_usecs", Rule::Plain),
+    ("nics/*/gatewaydev", Rule::Plain),
+    ("nics/*/trusted", Rule::Plain),
+    ("vfbs/*/backend_domid", Rule::Zero),
+    ("vfbs/*/devid", Rule::Plain),
+    ("vfbs/*/vnc/passwd", Rule::Text),
+    ("vfbs/*/vnc/*", Rule::Plain),
+    ("vfbs/*/sdl/enable", FALSE),
+    ("vfbs/*/keymap", Rule::Plain),
+    ("vkbs/*/backend_domid", Rule::Zero),
+    ("vkbs/*/backend_type", Rule::One(&["qemu"])),
+    ("vkbs/*/*", Rule::Plain),
+    ("on_poweroff", Rule::Plain),
+    ("on_reboot", Rule::Plain),
+    ("on_watchdog", Rule::Plain),
+    ("on_crash", Rule::Plain),
+    ("on_soft_reset", Rule::Plain),
+];
+
+#[cfg(test)]
+mod tests;
