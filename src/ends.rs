@@ -9,6 +9,8 @@ mod settle;
 pub mod source;
 pub(crate) mod stages;
 
+pub(crate) use self::settle::meet;
+
 use std::time::{Duration, Instant};
 
 use crate::handover::Ending;

@@ -15,7 +15,7 @@ use self::moment::Moment;
 use crate::admission::{Record, Request, Side};
 use crate::ends::destination::DestinationEnd;
 use crate::ends::leaving::volume_state;
-use crate::ends::{Next, Over, Patience};
+use crate::ends::{self, Next, Over, Patience};
 use crate::fault::Step;
 use crate::handover::{Destination, DestinationAction, DestinationEvent, Ending};
 use crate::host::{Host, PROGRAM};
@@ -143,9 +143,15 @@ impl Run<'_> {
 
     /// Reports; whoever holds the journal's lock decides.
     fn tell_status(&self, id: uuid::Uuid) -> Result<Ended, Error> {
-        let stage = journal::read(self.host.state_dir, id)?.map(|story| story.stage());
+        let story = journal::read(self.host.state_dir, id)?;
+        let stage = story.as_ref().map(journal::Story::stage);
         tracing::info!(%id, ?stage, "asked for the status");
         self.channel.send(Status { id, stage }, self.timeouts.offer)?;
+        if let Some(story) = story.filter(journal::Story::is_done)
+            && let Err(error) = ends::meet(self.host, &story.head)
+        {
+            tracing::warn!(%id, error = %chain(error.as_ref()), "the volumes are not connected; the other end will ask again");
+        }
         Ok(Ended::Answered(Vec::new()))
     }
 

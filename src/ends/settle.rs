@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::ask;
+use crate::admission;
 use crate::host::Host;
 use crate::ids::VolumeId;
 use crate::journal::{Head, JournaledVolume};
@@ -30,17 +32,42 @@ const RETURN_WAIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// One is not; to be tried again later.
 pub(super) fn reconnect(host: &Host<'_>, head: &Head, data: Data) -> Result<(), Error> {
-    let mut resources: Vec<&str> = head.volumes.iter().map(|volume| volume.id.resource.as_str()).collect();
-    resources.dedup();
-    resources.into_iter().try_for_each(|resource| reconnect_resource(host, head, resource, data))
+    // The question is also a call to come: an end whose journal is closed connects again when it is asked.
+    let call = || {
+        let said = ask::stage_or_reason(host, &head.peer, head.id);
+        tracing::info!(id = %head.id, ?said, "not connected: the other end was called");
+    };
+    each_resource(host, head, data, &call)
 }
 
-fn reconnect_resource(host: &Host<'_>, head: &Head, resource: &str, data: Data) -> Result<(), Error> {
+fn each_resource(host: &Host<'_>, head: &Head, data: Data, call: &dyn Fn()) -> Result<(), Error> {
+    let mut resources: Vec<&str> = head.volumes.iter().map(|volume| volume.id.resource.as_str()).collect();
+    resources.dedup();
+    resources.into_iter().try_for_each(|resource| reconnect_resource(host, head, resource, data, call))
+}
+
+/// The other end is settling and asks; here the migration is over, and the connection was lost, or found its split brain, after that. It
+/// cannot come back without this end, which has nothing to give up.
+///
+/// # Errors
+/// As for [`reconnect`].
+pub(crate) fn meet(host: &Host<'_>, head: &Head) -> Result<(), Error> {
+    let Some(volume) = head.volumes.first() else { return Ok(()) };
+    // Whoever asks often is answered each time, and one of the answers connects.
+    let lock = admission::resource_lock(host.run_dir, &volume.id.resource)?;
+    match admission::lock_file(&lock, Instant::now())? {
+        Some(_alone) => each_resource(host, head, Data::Keep, &|| {}),
+        None => Ok(()),
+    }
+}
+
+fn reconnect_resource(host: &Host<'_>, head: &Head, resource: &str, data: Data, call: &dyn Fn()) -> Result<(), Error> {
     let volumes: Vec<&JournaledVolume> = head.volumes.iter().filter(|volume| volume.id.resource == resource).collect();
     let ids: Vec<VolumeId> = volumes.iter().map(|volume| volume.id.clone()).collect();
     if connected_soon(host, &ids)? {
         return Ok(());
     }
+    call();
     let link = volumes.iter().find_map(|volume| volume.link.clone());
     let link: Link = match link {
         Some(link) => serde_json::from_value(link)?,
