@@ -141,7 +141,8 @@ impl Run<'_> {
         }
     }
 
-    /// Reports; whoever holds the journal's lock decides.
+    /// Reports; whoever holds the journal's lock decides. Where nobody holds it any more, for the migration is over here, the volumes are connected
+    /// again for the end that is not done.
     fn tell_status(&self, id: uuid::Uuid) -> Result<Ended, Error> {
         let story = journal::read(self.host.state_dir, id)?;
         let stage = story.as_ref().map(journal::Story::stage);
