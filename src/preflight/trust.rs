@@ -32,10 +32,10 @@ enum Step<'a> {
     Index(usize),
 }
 
-/// Visits every value that is neither an object nor a list.
+/// Visits every value that is neither an object nor a list, and every empty object: libxl makes a device of all defaults out of one.
 fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&[Step<'_>], &Value)) {
     match value {
-        Value::Object(fields) => {
+        Value::Object(fields) if !fields.is_empty() => {
             for (key, value) in fields {
                 place.push(Step::Key(key));
                 walk(value, place, visit);
@@ -54,6 +54,9 @@ fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&
 }
 
 fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[VolumeId]) -> bool {
+    if value.is_object() {
+        return RULES.iter().any(|(pattern, _)| pattern.rsplit_once('/').is_some_and(|(parent, _)| matches(parent, place)));
+    }
     match RULES.iter().find(|(pattern, _)| matches(pattern, place)) {
         Some((_, rule)) => rule.accepts(guests, value, volumes),
         None => false,
@@ -222,6 +225,7 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/altp2m", Rule::Plain),
     ("b_info/vmtrace_buf_kb", Rule::Zero),
     ("b_info/vpmu", Rule::Plain),
+    ("b_info/arch_arm/*", Rule::Plain),
     ("b_info/arch_x86/msr_relaxed", Rule::Plain),
     ("b_info/type.pv/slack_memkb", Rule::Plain),
     ("b_info/type.pv/features", Rule::Plain),
@@ -313,7 +317,14 @@ const RULES: &[(&str, Rule)] = &[
     ("vfbs/*/keymap", Rule::Plain),
     ("vkbs/*/backend_domid", Rule::Zero),
     ("vkbs/*/backend_type", Rule::One(&["qemu"])),
-    ("vkbs/*/*", Rule::Plain),
+    ("vkbs/*/devid", Rule::Plain),
+    ("vkbs/*/feature_disable_keyboard", Rule::Plain),
+    ("vkbs/*/feature_disable_pointer", Rule::Plain),
+    ("vkbs/*/feature_abs_pointer", Rule::Plain),
+    ("vkbs/*/feature_raw_pointer", Rule::Plain),
+    ("vkbs/*/feature_multi_touch", Rule::Plain),
+    ("vkbs/*/width", Rule::Plain),
+    ("vkbs/*/height", Rule::Plain),
     ("on_poweroff", Rule::Plain),
     ("on_reboot", Rule::Plain),
     ("on_watchdog", Rule::Plain),

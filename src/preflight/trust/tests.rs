@@ -136,6 +136,8 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("nics/0/coloft_forwarddev", json!("eth0")),
         ("vfbs/0/sdl/enable", json!("True")),
         ("vkbs/0/backend_domid", json!(3)),
+        ("vkbs/0/backend_domname", json!("driver")),
+        ("vfbs/0/backend_domname", json!("driver")),
         ("pcidevs/0", json!({"dev": 1})),
         ("usbctrls/0", json!({"ports": 8})),
         ("usbdevs/0", json!({"type.hostdev": {"hostbus": 1}})),
@@ -148,6 +150,19 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("vsnds/0", json!({"backend_domid": 0})),
         ("pvcallsifs/0", json!({"backend_domid": 0})),
         ("something_new", json!(1)),
+        ("something_new", json!({})),
+        ("b_info/something_new", json!({})),
+        ("pcidevs/0", json!({})),
+        ("pcidevs/0", json!(null)),
+        ("usbctrls/0", json!({})),
+        ("usbdevs/0", json!({})),
+        ("vtpms/0", json!({})),
+        ("p9s/0", json!({})),
+        ("channels/0", json!({})),
+        ("rdms/0", json!({})),
+        ("disks/1", json!({})),
+        ("nics", json!("eth0")),
+        ("b_info/kernel", json!({})),
     ];
     for (path, value) in hostile {
         let found = refused(&with(DOMAIN, path, value.clone()));
