@@ -9,7 +9,7 @@ use crate::replication::Replication;
 use crate::toolstack::{Error, Toolstack};
 
 /// Where records of open migrations are kept.
-pub const RUN_DIR: &str = "/run/bascule";
+pub const RUN_DIR: &str = crate::admission::DIR;
 
 /// The program's name and version, as it introduces itself to a peer.
 pub const PROGRAM: &str = concat!("bascule ", env!("CARGO_PKG_VERSION"));

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bascule::admission;
+use bascule::config;
 use bascule::hotplug::{Backend, block, chain};
-use bascule::journal;
 use bascule::xen::xenstore::Xenstore;
 
 type Error = Box<dyn std::error::Error>;
@@ -28,7 +28,7 @@ fn run() -> Result<(), Error> {
     let path = std::env::var("XENBUS_PATH").map_err(|_| "XENBUS_PATH is not set; this program is run by libxl")?;
     let xenstore = Xenstore::open()?;
     let backend = Backend::new(&xenstore, &path)?;
-    let call = block::Call::new(backend, Path::new(admission::DIR), Path::new(journal::DIR));
+    let call = block::Call::new(backend, Path::new(admission::DIR), Path::new(config::FILE));
     let result = match command {
         Command::Add => call.add(),
         Command::Remove => call.remove(),

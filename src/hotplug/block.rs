@@ -21,6 +21,7 @@ use nix::fcntl::Flock;
 use self::volume::Volume;
 use super::{Backend, CALL_TIME_MAX, domain_name};
 use crate::admission::{self, Asker, Handover};
+use crate::config::{self, Config};
 use crate::dm::DeviceNumber;
 use crate::ids::{DomId, VolumeId};
 use crate::journal;
@@ -99,6 +100,9 @@ pub enum Error {
         /// Its domain.
         name: String,
     },
+    /// Nobody can tell where the journals are.
+    #[error("The configuration is wrong: bascule config show")]
+    Config(#[from] config::Error),
     /// The journals cannot be read.
     #[error("Unfinished migrations could not be looked up")]
     Journal(#[from] journal::Error),
@@ -141,16 +145,16 @@ enum Permission {
 pub struct Call<'a> {
     backend: Backend<'a>,
     dir: PathBuf,
-    journals: PathBuf,
+    config: PathBuf,
     started: Instant,
 }
 
 impl<'a> Call<'a> {
-    /// A call for a backend; `dir` is where the records of open migrations are ([`admission::DIR`]), `journals` where the journals
-    /// are ([`journal::DIR`]).
+    /// A call for a backend; `dir` is where the records of open migrations are ([`admission::DIR`]), `config` the configuration
+    /// ([`config::FILE`]), which says where the journals are.
     #[must_use]
-    pub fn new(backend: Backend<'a>, dir: &Path, journals: &Path) -> Self {
-        Self { backend, dir: dir.to_owned(), journals: journals.to_owned(), started: Instant::now() }
+    pub fn new(backend: Backend<'a>, dir: &Path, config: &Path) -> Self {
+        Self { backend, dir: dir.to_owned(), config: config.to_owned(), started: Instant::now() }
     }
 
     /// Attaches the disk. Nothing happens when it is attached already.
@@ -186,9 +190,11 @@ impl<'a> Call<'a> {
         Ok(Permission::Granted(handover))
     }
 
-    /// Refuses a volume that a migration without a process keeps for its domain.
+    /// Refuses a volume that a migration without a process keeps for its domain. A configuration that cannot be read does not say where the
+    /// journals are, and must not be taken for permission.
     fn check_finished(&self, volume: &VolumeId) -> Result<(), Error> {
-        match journal::open_for(&self.journals, volume)?.filter(journal::Story::reserves_volumes) {
+        let journals = Config::load(&self.config)?.state.dir;
+        match journal::open_for(&journals, volume)?.filter(journal::Story::reserves_volumes) {
             Some(story) => Err(Error::Unfinished { volume: volume.clone(), id: story.head.id, name: story.head.name }),
             None => Ok(()),
         }

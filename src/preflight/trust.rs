@@ -55,7 +55,9 @@ fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&
 
 fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[VolumeId]) -> bool {
     if value.is_object() {
-        return RULES.iter().any(|(pattern, _)| pattern.rsplit_once('/').is_some_and(|(parent, _)| matches(parent, place)));
+        return RULES
+            .iter()
+            .any(|(pattern, _)| pattern.rsplit_once('/').is_some_and(|(parent, _)| matches(parent, place)));
     }
     match RULES.iter().find(|(pattern, _)| matches(pattern, place)) {
         Some((_, rule)) => rule.accepts(guests, value, volumes),

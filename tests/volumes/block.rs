@@ -11,6 +11,8 @@ use bascule::admission::{Handover, Record, Side};
 use bascule::dm::DeviceNumber;
 use bascule::hotplug::block::{Call, Error};
 use bascule::hotplug::{Backend, chain};
+use bascule::ids::Minor;
+use bascule::journal::{self, Head, Journal, JournaledVolume, Peer};
 use bascule::layer::Layer;
 use drbd_nl::Role;
 use tempfile::TempDir;
@@ -30,7 +32,13 @@ struct Host {
 
 impl Host {
     fn new() -> Host {
-        Host { nodes: Memory::default(), dir: tempfile::tempdir_in("/run").unwrap() }
+        let host = Host { nodes: Memory::default(), dir: tempfile::tempdir_in("/run").unwrap() };
+        host.configure(&format!("[state]\ndir = {:?}", host.dir.path()));
+        host
+    }
+
+    fn configure(&self, text: &str) {
+        std::fs::write(self.dir.path().join(CONFIG), text).unwrap();
     }
 
     fn add(&self, backend: &str) -> Result<(), Error> {
@@ -47,8 +55,11 @@ impl Host {
 }
 
 fn call<'a>(nodes: &'a Memory, dir: &Path, backend: &'a str) -> Call<'a> {
-    Call::new(Backend::new(nodes, backend).unwrap(), dir, dir)
+    Call::new(Backend::new(nodes, backend).unwrap(), dir, &dir.join(CONFIG))
 }
+
+/// The configuration's name.
+const CONFIG: &str = "bascule.toml";
 
 /// Opens what the program has announced, as blkback does.
 fn open(host: &Host, backend: &str) -> File {
@@ -259,4 +270,42 @@ fn a_backend_that_does_not_close_does_not_keep_the_volume() {
     drop(stuck);
     host.remove(&second).unwrap();
     assert_eq!(roles(&mut pair), SECONDARY);
+}
+
+#[test]
+#[ignore = "needs the real modules: cargo xtask test"]
+fn a_migration_without_a_process_keeps_its_volume_wherever_the_configuration_has_the_journals() {
+    let _pair = Hosts::connected();
+    let host = Host::new();
+    let state = host.dir.path().join("elsewhere");
+    host.configure(&format!("[state]\ndir = {state:?}"));
+    let journal = Journal::create(&state, head()).unwrap();
+    drop(journal);
+    let backend = host.nodes.with_disk(3, "vm", "r0/0");
+    let refused = host.add(&backend).unwrap_err();
+    assert!(matches!(refused, Error::Unfinished { .. }), "{refused}");
+    // Where the journals are cannot be known: no permission.
+    host.configure("[state]\ndri = \"/var/lib/bascule\"");
+    let refused = host.add(&backend).unwrap_err();
+    assert!(matches!(refused, Error::Config(_)), "{refused}");
+    std::fs::remove_file(host.dir.path().join(CONFIG)).unwrap();
+    host.add(&backend).unwrap();
+    host.remove(&backend).unwrap();
+}
+
+fn head() -> Head {
+    Head {
+        format: journal::FORMAT,
+        id: Uuid::new_v4(),
+        side: Side::Incoming,
+        name: "vm".into(),
+        uuid: Uuid::from_u128(0xd0),
+        domid: None,
+        peer: Peer { host: "127.0.0.1".into(), port: 8002, node: "node1".into() },
+        handover: bascule::protocol::Handover::Single,
+        volumes: vec![JournaledVolume { id: volume(), minor: Minor(0), two_primaries: false, link: None }],
+        boot: journal::this_boot(),
+        pid: std::process::id(),
+        program: "bascule 0.1.0".into(),
+    }
 }
