@@ -12,6 +12,7 @@ mod here;
 mod history;
 mod list;
 mod migrate;
+mod pair;
 mod recover;
 mod serve;
 mod settings;
@@ -23,13 +24,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bascule::config::{Address, Config, Level};
-use bascule::daemon::Entry;
+use bascule::daemon::{Entry, Nets};
 use bascule::fault::Fault;
 use bascule::migrate::chain;
 use bascule::plan::{self, RELOCATION_PORT};
 use bascule::protocol::Handover;
 use bascule::receive;
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use ipnet::IpNet;
 
 use self::settings::Source;
 
@@ -63,6 +65,9 @@ enum Command {
     Destroy(domain::Destroy),
     Serve(Serve),
     Config(config::Config),
+    Pair(pair::Pair),
+    Peers(pair::Peers),
+    Unpair(pair::Unpair),
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
     Session(Session),
@@ -194,9 +199,37 @@ pub(crate) struct Session {
     #[arg(long = "nic-script")]
     nic_scripts: Vec<String>,
     #[command(flatten)]
+    security: Secured,
+    #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]
     rehearsal: Rehearsal,
+}
+
+/// How the connection of a session is protected.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Secured {
+    /// The authority's certificates
+    #[arg(long)]
+    authority: Option<PathBuf>,
+    /// This host's certificate
+    #[arg(long)]
+    certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// What the authority has revoked
+    #[arg(long)]
+    revoked: Option<PathBuf>,
+    /// Peers' names
+    #[arg(long = "peer-name")]
+    names: Vec<String>,
+    /// Do not let the kernel encrypt
+    #[arg(long)]
+    no_kernel_tls: bool,
+    /// With whom in clear
+    #[arg(long, value_parser = Nets::entry)]
+    in_clear: Vec<IpNet>,
 }
 
 /// A file of xl's format, and where it is.
@@ -232,13 +265,16 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Recover(recover) => return recover::run(&recover, &config),
         Command::Cancel(cancel) => recover::cancel(&cancel, state_dir),
         Command::Create(create) => domain::create(&create),
-        Command::List(list) => list::run(&list, state_dir),
+        Command::List(list) => list::run(&list, &config),
         Command::Status(status) => status::run(&status, state_dir),
         Command::History(history) => history::run(&history, state_dir),
         Command::Shutdown(shutdown) => domain::shutdown(&shutdown),
         Command::Destroy(destroy) => domain::destroy(&destroy),
         Command::Serve(serve) => serve::run(&serve, config, &source),
         Command::Config(args) => config::run(&args, &config),
+        Command::Pair(args) => pair::run(&args, &config),
+        Command::Peers(args) => pair::peers(&args, state_dir),
+        Command::Unpair(args) => pair::unpair(&args, state_dir),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)

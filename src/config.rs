@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::listen::Address;
 use self::tables::Setting;
-pub use self::tables::{Config, Guests, Log, Relocation, State, Timeouts};
+pub use self::tables::{Config, Guests, Log, Relocation, Security, State, Timeouts};
 use self::value::Value;
 pub use self::value::{Count, Level};
 

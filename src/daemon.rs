@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 pub(crate) use self::allow::is_full_name;
-pub use self::allow::{Allow, Entry};
+pub use self::allow::{Allow, Entry, Nets};
 use self::names::Names;
 use self::orphans::Orphans;
 use self::sweep::Broom;

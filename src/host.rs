@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::Guests;
+use crate::config::{Guests, Security};
 use crate::fault::{Faults, Step};
 use crate::protocol::{Finding, Severity};
 use crate::replication::Replication;
@@ -29,6 +29,8 @@ pub struct Host<'a> {
     pub state_dir: &'a Path,
     /// Finished journals kept as history; [`crate::journal::KEPT`] unless it is set otherwise.
     pub history_max: usize,
+    /// How connections are protected.
+    pub security: &'a Security,
     /// What domains that come from elsewhere may have of this host.
     pub guests: &'a Guests,
     /// What fails on purpose; [`Faults::none`] but in rehearsals.

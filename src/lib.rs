@@ -10,6 +10,7 @@ pub mod ids;
 pub mod fault;
 pub mod migrate;
 pub mod orders;
+pub mod pair;
 mod peer;
 pub mod plan;
 pub mod preflight;
@@ -18,6 +19,7 @@ pub mod receive;
 pub mod report;
 pub mod stream;
 mod timeouts;
+pub mod tls;
 pub mod transport;
 
 // What each end has promised, what follows from it, and the hands that do it; also after a death.

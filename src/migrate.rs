@@ -28,6 +28,7 @@ use crate::preflight::{self, stops};
 use crate::protocol::{Finding, Go, Handover, Held, Kept, Message, Released as ReleasedMessage, Started, Stream};
 use crate::report::{Event, Phase, Report};
 use crate::stream::{self, Cancel, Streamed};
+use crate::tls::Protection;
 use crate::toolstack::Error;
 use crate::transport::Channel;
 
@@ -94,6 +95,7 @@ fn clear(run: Run<'_>, request: Request) -> Result<Cleared<'_>, Outcome> {
     let (channel, welcome) = match greeted {
         Ok((channel, welcome, found)) => {
             findings.extend(found);
+            findings.extend(in_clear(run, &plan, &channel));
             (channel, welcome)
         }
         // What this end found is told even if the other end could not be asked.
@@ -109,6 +111,15 @@ fn clear(run: Run<'_>, request: Request) -> Result<Cleared<'_>, Outcome> {
     }
     run.host.reach(Step::SourceCleared).map_err(Outcome::Failed)?;
     Ok(Cleared { run, plan, _record: record, channel, destination: welcome.node, findings, cleared_at: Instant::now() })
+}
+
+/// It is said each time.
+fn in_clear(run: Run<'_>, plan: &Plan, channel: &Channel) -> Option<Finding> {
+    let Plan { facts, request, .. } = plan;
+    let found =
+        || format!("The memory of {} goes to {} in clear, and nobody proves who he is", facts.name, request.host);
+    let remedy = "Take the hosts out of [security] in-clear in both configurations, and bascule pair them";
+    (channel.protection() == Protection::Clear).then(|| run.host.warning("in-clear", found(), remedy))
 }
 
 fn unreachable(run: Run<'_>, plan: &Plan, error: &Error) -> Finding {

@@ -1,13 +1,14 @@
-//! The other host's relocation daemon: a connection on which both have introduced themselves.
+//! The other host's relocation daemon: a protected connection on which both have introduced themselves.
 
 use std::time::Duration;
 
 use crate::host::{Host, PROGRAM};
 use crate::protocol::{self, Hello, Message, Welcome};
+use crate::tls;
 use crate::toolstack::Error;
-use crate::transport::Channel;
+use crate::transport::{self, Channel};
 
-/// Connects and greets: `connect` bounds the connection, `answer` each message.
+/// Connects, secures and greets: `connect` bounds the connection and the handshake, `answer` each message.
 ///
 /// # Errors
 /// The peer cannot be reached in time, or refuses.
@@ -17,7 +18,8 @@ pub(crate) fn call(
     connect: Duration,
     answer: Duration,
 ) -> Result<(Channel, Welcome), Error> {
-    let channel = Channel::connect(address, port, connect)?;
+    let tcp = transport::dial(address, port, connect)?;
+    let channel = tls::connect(host.security, host.state_dir, tcp, connect)?;
     let hello = Hello {
         oldest: protocol::VERSION_OLDEST,
         newest: protocol::VERSION,

@@ -124,6 +124,10 @@ messages! {
     14 => Status,
     /// S has heard READY and holds the domain still; GO follows if the witnesses agree.
     15 => Held,
+    /// S asks to be paired with D, on a connection of its own.
+    17 => Pair,
+    /// D knows S's key from now on.
+    18 => Paired,
 }
 
 /// S -> D: who speaks.
@@ -312,6 +316,22 @@ pub struct Status {
     pub id: Uuid,
     /// What the journal's last deciding record says; `None` when this host has no such journal.
     pub stage: Option<Stage>,
+}
+
+/// S -> D: what shows that D's administrator wants this pairing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The secret part of the code.
+    pub secret: String,
+    /// The sender's node name.
+    pub node: String,
+}
+
+/// D -> S: the sender's key is pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paired {
+    /// The sender's node name.
+    pub node: String,
 }
 
 /// A message that cannot be read.

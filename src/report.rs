@@ -6,6 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::protocol::{Finding, Handover};
+use crate::tls::Protection;
 
 /// Hears of each phase and of the stream's progress. Called on several threads; must not block for long.
 pub trait Report: Send + Sync {
@@ -133,6 +134,8 @@ pub struct Receipt {
     pub rounds: u32,
     /// Bytes that TCP sent to the destination, from connect to GO.
     pub bytes: u64,
+    /// How the connection was protected.
+    pub protection: Protection,
     /// How long each part took.
     #[serde(flatten)]
     pub times: Times,

@@ -4,18 +4,21 @@
 //! `SO_RCVTIMEO` or `SO_SNDTIMEO` is ever set, since libxc takes EAGAIN as fatal; frames are awaited with poll, and a
 //! peer that vanished during the stream is found by keepalive and `TCP_USER_TIMEOUT`.
 
+pub(crate) mod wire;
+
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{SockRef, TcpKeepalive};
 
+use self::wire::Deadline;
 use crate::protocol::{self, HEADER_LEN, Header, Message};
+use crate::tls::Protection;
 
 /// How long data may stay unacknowledged before the kernel gives the connection up.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
@@ -62,45 +65,61 @@ pub enum Error {
     Protocol(#[from] protocol::Error),
 }
 
+/// Connects to the relocation port of `host`, trying each of its addresses within `timeout` each.
+///
+/// # Errors
+/// [`Error::Resolve`], or [`Error::Connect`] for the last address.
+pub fn dial(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Error> {
+    let addresses = (host, port).to_socket_addrs().map_err(|source| Error::Resolve { host: host.into(), source })?;
+    let mut last = Error::Resolve { host: host.into(), source: io::ErrorKind::NotFound.into() };
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(source) => last = Error::Connect { address, source },
+        }
+    }
+    Err(last)
+}
+
 /// One end of a relocation connection.
 #[derive(Debug)]
 pub struct Channel {
-    stream: TcpStream,
+    /// What is read and written: the connection itself, or what stands for it where a relay protects it.
+    stream: OwnedFd,
+    /// The connection.
+    tcp: TcpStream,
+    protection: Protection,
 }
 
 impl Channel {
-    /// Connects to the relocation port of `host`, trying each of its addresses within `timeout` each.
-    ///
-    /// # Errors
-    /// [`Error::Resolve`], or [`Error::Connect`] for the last address.
-    pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Channel, Error> {
-        let addresses =
-            (host, port).to_socket_addrs().map_err(|source| Error::Resolve { host: host.into(), source })?;
-        let mut last = Error::Resolve { host: host.into(), source: io::ErrorKind::NotFound.into() };
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(stream) => return Channel::adopt(stream),
-                Err(source) => last = Error::Connect { address, source },
-            }
-        }
-        Err(last)
-    }
-
-    /// Takes a connected socket and sets what the protocol needs on it.
+    /// Takes a connected socket, in clear, and sets what the protocol needs on it.
     ///
     /// # Errors
     /// [`Error::Io`] when the socket refuses an option.
-    pub fn adopt(stream: TcpStream) -> Result<Channel, Error> {
-        stream.set_nonblocking(false)?;
-        stream.set_nodelay(true)?;
+    pub fn adopt(tcp: TcpStream) -> Result<Channel, Error> {
+        let stream = tcp.try_clone()?.into();
+        Channel::over(tcp, stream, Protection::Clear)
+    }
+
+    /// A connection, and what is read and written in its stead.
+    pub(crate) fn over(tcp: TcpStream, stream: OwnedFd, protection: Protection) -> Result<Channel, Error> {
+        tcp.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_INTERVAL)
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES);
-        let socket = SockRef::from(&stream);
+        let socket = SockRef::from(&tcp);
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-        Ok(Channel { stream })
+        if protection != Protection::RelayedTls {
+            tcp.set_nonblocking(false)?;
+        }
+        Ok(Channel { stream, tcp, protection })
+    }
+
+    /// How it is protected.
+    pub fn protection(&self) -> Protection {
+        self.protection
     }
 
     /// The memory has been streamed and the domain is suspended: from now on a peer that vanishes is noticed within
@@ -111,7 +130,7 @@ impl Channel {
     pub fn expect_promptness(&self) -> Result<(), Error> {
         let interval = PROMPTNESS / (PROMPT_PROBES + 1);
         let keepalive = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(PROMPT_PROBES);
-        let socket = SockRef::from(&self.stream);
+        let socket = SockRef::from(&self.tcp);
         socket.set_tcp_keepalive(&keepalive)?;
         Ok(socket.set_tcp_user_timeout(Some(PROMPTNESS))?)
     }
@@ -121,7 +140,7 @@ impl Channel {
     /// # Errors
     /// [`Error::Io`] when no descriptor is free.
     pub fn try_clone(&self) -> Result<Channel, Error> {
-        Ok(Channel { stream: self.stream.try_clone()? })
+        Ok(Channel { stream: self.stream.try_clone()?, tcp: self.tcp.try_clone()?, protection: self.protection })
     }
 
     /// The other side's address.
@@ -129,12 +148,12 @@ impl Channel {
     /// # Errors
     /// [`Error::Io`] when the connection is gone.
     pub fn peer(&self) -> Result<SocketAddr, Error> {
-        Ok(self.stream.peer_addr()?)
+        Ok(self.tcp.peer_addr()?)
     }
 
     /// Bytes that the kernel has sent and had acknowledged on this connection, and bytes received (`TCP_INFO`).
     pub fn bytes(&self) -> TcpBytes {
-        tcp_bytes(self.stream.as_fd()).unwrap_or_default()
+        tcp_bytes(self.tcp.as_fd()).unwrap_or_default()
     }
 
     /// Sends one message within `timeout`.
@@ -144,7 +163,7 @@ impl Channel {
     pub fn send(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), Error> {
         let message = message.into();
         tracing::debug!(message = message.name(), "sent");
-        self.write_all(&protocol::encode(&message)?, Deadline::after(timeout))
+        wire::write_all(&self.stream, &protocol::encode(&message)?, Deadline::after(timeout))
     }
 
     /// Receives one message within `timeout`, and not a byte more.
@@ -154,10 +173,10 @@ impl Channel {
     pub fn receive(&self, timeout: Duration) -> Result<Message, Error> {
         let deadline = Deadline::after(timeout);
         let mut header = [0; HEADER_LEN];
-        self.read_exact(&mut header, deadline)?;
+        wire::read_exact(&self.stream, &mut header, deadline)?;
         let header = Header::parse(header)?;
         let mut payload = vec![0; header.len];
-        self.read_exact(&mut payload, deadline)?;
+        wire::read_exact(&self.stream, &mut payload, deadline)?;
         let message = protocol::decode(header, &payload)?;
         tracing::debug!(message = message.name(), "received");
         Ok(message)
@@ -168,7 +187,7 @@ impl Channel {
     /// # Errors
     /// [`Error::Io`].
     pub fn wait_readable(&self, timeout: Duration) -> Result<bool, Error> {
-        match self.wait(PollFlags::POLLIN, Deadline::after(timeout)) {
+        match wire::wait(self.as_fd(), PollFlags::POLLIN, Deadline::after(timeout)) {
             Ok(()) => Ok(true),
             Err(Error::Timeout(_)) => Ok(false),
             Err(error) => Err(error),
@@ -179,53 +198,9 @@ impl Channel {
     /// is not lost to a reset. Bounded by `timeout`.
     pub fn finish(&self, timeout: Duration) {
         let deadline = Deadline::after(timeout);
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
         let mut waste = vec![0; 64 << 10];
-        while self.read_some(&mut waste, deadline).is_ok() {}
-    }
-
-    fn read_exact(&self, mut buffer: &mut [u8], deadline: Deadline) -> Result<(), Error> {
-        while !buffer.is_empty() {
-            let n = self.read_some(buffer, deadline)?;
-            buffer = &mut buffer[n..];
-        }
-        Ok(())
-    }
-
-    fn read_some(&self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, Error> {
-        loop {
-            self.wait(PollFlags::POLLIN, deadline)?;
-            match recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return Err(Error::Closed),
-                Ok(n) => return Ok(n),
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(errno) => return Err(Error::Io(errno.into())),
-            }
-        }
-    }
-
-    fn write_all(&self, mut bytes: &[u8], deadline: Deadline) -> Result<(), Error> {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        while !bytes.is_empty() {
-            self.wait(PollFlags::POLLOUT, deadline)?;
-            match send(self.stream.as_raw_fd(), bytes, flags) {
-                Ok(n) => bytes = &bytes[n..],
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(errno) => return Err(Error::Io(errno.into())),
-            }
-        }
-        Ok(())
-    }
-
-    fn wait(&self, events: PollFlags, deadline: Deadline) -> Result<(), Error> {
-        loop {
-            let mut fds = [PollFd::new(self.stream.as_fd(), events)];
-            match poll(&mut fds, deadline.remaining()?) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(errno) => return Err(Error::Io(errno.into())),
-            }
-        }
+        while wire::read_some(&self.stream, &mut waste, deadline).is_ok() {}
     }
 }
 
@@ -242,28 +217,6 @@ pub struct TcpBytes {
     pub acknowledged: u64,
     /// Bytes received.
     pub received: u64,
-}
-
-/// The moment at which a wait ends, and how long the wait was to be.
-#[derive(Clone, Copy, Debug)]
-struct Deadline {
-    at: Instant,
-    timeout: Duration,
-}
-
-impl Deadline {
-    fn after(timeout: Duration) -> Deadline {
-        Deadline { at: Instant::now() + timeout, timeout }
-    }
-
-    /// The time left for poll, rounded up to a millisecond.
-    fn remaining(self) -> Result<PollTimeout, Error> {
-        let left = self.at.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::Timeout(self.timeout));
-        }
-        Ok(PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX))
-    }
 }
 
 /// The head of the kernel's `struct tcp_info` (linux/tcp.h) as 64-bit words, up to the byte counters; the kernel
@@ -284,7 +237,6 @@ fn tcp_bytes(fd: BorrowedFd<'_>) -> Option<TcpBytes> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::net::TcpListener;
 
     use super::*;
@@ -295,20 +247,20 @@ mod tests {
     fn pair() -> (Channel, Channel) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let port = listener.local_addr().expect("bound").port();
-        let source = Channel::connect("127.0.0.1", port, SOON).expect("connects");
+        let source = dial("127.0.0.1", port, SOON).expect("connects");
         let (accepted, _) = listener.accept().expect("accepts");
-        (source, Channel::adopt(accepted).expect("adopts"))
+        (Channel::adopt(source).expect("adopts"), Channel::adopt(accepted).expect("adopts"))
     }
 
     #[test]
     fn a_frame_is_read_to_its_last_byte_and_no_further() {
         let (source, destination) = pair();
         source.send(Stream {}, SOON).expect("sends");
-        source.write_all(b"memory", Deadline::after(SOON)).expect("writes");
+        wire::write_all(&source, b"memory", Deadline::after(SOON)).expect("writes");
         source.send(Go {}, SOON).expect("sends");
         assert_eq!(destination.receive(SOON).expect("a frame"), Stream {}.into());
         let mut raw = [0; 6];
-        (&destination.stream).read_exact(&mut raw).expect("the stream");
+        wire::read_exact(&destination, &mut raw, Deadline::after(SOON)).expect("the stream");
         assert_eq!(&raw, b"memory");
         assert_eq!(destination.receive(SOON).expect("a frame"), Go {}.into());
         assert_eq!(destination.bytes().received, 8 + 2 + 6 + 8 + 2);

@@ -115,7 +115,7 @@ fn preflight_refuses_with_nothing_changed() {
     let (outcome, _) = run(&world, None);
     let Outcome::Refused(findings) = outcome else { panic!("{outcome:?}") };
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
-    assert_eq!(codes, ["name-taken", "memory"]);
+    assert_eq!(codes, ["name-taken", "memory", "in-clear"]);
     assert_eq!(world.rest().primary_at, [0]);
 }
 

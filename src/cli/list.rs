@@ -1,7 +1,6 @@
 //! `bascule list`: the domains as `xl list` shows them, each with its volumes.
 
-use std::path::Path;
-
+use bascule::config::Config;
 use bascule::drbd::Drbd;
 use bascule::ids::DomId;
 use bascule::journal::Story;
@@ -37,7 +36,8 @@ struct Row {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &List, state_dir: &Path) -> Result<(), Error> {
+pub(crate) fn run(args: &List, config: &Config) -> Result<(), Error> {
+    warn_of_clear(config);
     let context = Context::open()?;
     // A host without DRBD still has domains to show.
     let drbd = Drbd::open().ok();
@@ -45,10 +45,18 @@ pub(crate) fn run(args: &List, state_dir: &Path) -> Result<(), Error> {
         [] => context.list()?,
         names => names.iter().map(|name| context.find(name)).collect::<Result<Vec<_>, _>>()?,
     };
-    let open = unfinished::stories(state_dir)?;
+    let open = unfinished::stories(&config.state.dir)?;
     let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), &open, info));
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
     print(args, &rows)
+}
+
+/// On standard error, so that what reads the table or JSON is not disturbed.
+fn warn_of_clear(config: &Config) {
+    let hosts = config.security.in_clear.texts();
+    if !hosts.is_empty() {
+        tracing::warn!("connections with {} are not encrypted: security.in-clear", hosts.join(", "));
+    }
 }
 
 fn row(context: &Context, drbd: Option<&Drbd>, open: &[Story], info: DomainInfo) -> Result<Row, Error> {

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Migrate, config: &Config) -> ExitCode {
 }
 
 fn start(args: &Migrate, config: &Config) -> Result<Outcome, Error> {
-    let here = Here::open(&config.guests, Faults::new(args.rehearsal.fail_at))?;
+    let here = Here::open(&config.security, &config.guests, Faults::new(args.rehearsal.fail_at))?;
     let domid = here.context.find(&args.domain)?.domain.domid;
     let request = Request {
         domid,
@@ -117,7 +117,7 @@ fn print_receipt(receipt: &Receipt) {
         s(times.downtime),
         s(times.destination_downtime)
     );
-    out!("  stream       {mib:>5} MiB   in {} rounds, {mib_per_s} MiB/s", receipt.rounds);
+    out!("  stream       {mib:>5} MiB   in {} rounds, {mib_per_s} MiB/s, {}", receipt.rounds, receipt.protection);
     out!(
         "  phases       preflight {}, precopy {}, stop-and-copy {}, release {}, attach {}, handover {}, retire {}",
         s(times.preflight),

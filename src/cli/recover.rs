@@ -82,7 +82,7 @@ fn start(args: &Recover, config: &Config) -> Result<u8, Error> {
         say(args, "No migration is unfinished on this host.");
         return Ok(DONE);
     }
-    let here = Here::open(&config.guests, Faults::none())?;
+    let here = Here::open(&config.security, &config.guests, Faults::none())?;
     let host = here.host(&config.state);
     let timeouts = args.timeouts(config.timeouts.source);
     let mut worst = DONE;

@@ -1,5 +1,6 @@
 //! `bascule serve`, and the session that its workers run.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -7,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bascule::config::{Config, Count, Guests, Relocation, State};
-use bascule::daemon::{self, Workers};
+use bascule::config::{Config, Count, Guests, Relocation, Security, State};
+use bascule::daemon::{self, Nets, Workers};
 use bascule::fault::Faults;
 use bascule::host;
+use bascule::pair::{self, Offer};
 use bascule::receive::{self, Ended, Timeouts};
 use bascule::stream::Cancel;
-use bascule::transport::Channel;
+use bascule::tls::{self, Accepted};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use uuid::Uuid;
@@ -21,7 +23,7 @@ use uuid::Uuid;
 use super::exit::Error;
 use super::here::Here;
 use super::settings::{self, Live, Source};
-use super::{Serve, Session};
+use super::{Secured, Serve, Session};
 
 /// Runs the daemon in the foreground.
 pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), Error> {
@@ -52,9 +54,36 @@ fn session_command(program: &Path, state_dir: &Path, config: &Config, args: &Ser
     command.arg(format!("--history={}", config.state.history.0)).arg(format!("--log={}", config.log.level.name()));
     command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
     command.args(bounds(config.timeouts.destination.each()));
+    command.args(protected(&config.security));
     command.args(config.guests.kernels.iter().flat_map(|directory| ["--kernels".as_ref(), directory.as_os_str()]));
     command.args(config.guests.nic_scripts.iter().map(|script| format!("--nic-script={script}")));
     command
+}
+
+fn protected(security: &Security) -> Vec<OsString> {
+    let Security { authority, certificate, key, revoked, names, kernel_tls, in_clear } = security;
+    let files = [("authority", authority), ("certificate", certificate), ("key", key), ("revoked", revoked)];
+    let mut options = Vec::new();
+    for (name, file) in files.iter().filter_map(|(name, file)| Some((name, file.as_ref()?))) {
+        options.extend([format!("--{name}").into(), file.into()]);
+    }
+    options.extend(names.iter().map(|name| format!("--peer-name={name}").into()));
+    options.extend((!kernel_tls).then(|| "--no-kernel-tls".into()));
+    options.extend(in_clear.texts().iter().map(|net| format!("--in-clear={net}").into()));
+    options
+}
+
+/// The same, read back.
+fn security(args: &Secured) -> Security {
+    Security {
+        authority: args.authority.clone(),
+        certificate: args.certificate.clone(),
+        key: args.key.clone(),
+        revoked: args.revoked.clone(),
+        names: args.names.clone(),
+        kernel_tls: !args.no_kernel_tls,
+        in_clear: Nets(args.in_clear.clone()),
+    }
 }
 
 /// So is a recovery.
@@ -101,13 +130,22 @@ fn has_ipv6() -> bool {
 /// One session on standard input's connection.
 pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     let connection: TcpStream = io::stdin().as_fd().try_clone_to_owned()?.into();
-    let channel = Channel::adopt(connection)?;
-    let span = tracing::info_span!("session", peer = %channel.peer()?);
+    let span = tracing::info_span!("session", peer = %connection.peer_addr()?);
     let _entered = span.enter();
+    let (security, pairing) = (security(&args.security), Offer::is_open(host::RUN_DIR.as_ref()));
+    let channel = match tls::accept(&security, &state_dir, connection, AUTHENTICATION, pairing)? {
+        Accepted::Relocation(channel, peer) => {
+            tracing::info!(peer_name = peer, protection = %channel.protection(), "authenticated");
+            channel
+        }
+        Accepted::Pairing(channel, key) => {
+            return pair::answer(host::RUN_DIR.as_ref(), &host::node_name(), &channel, key, AUTHENTICATION);
+        }
+    };
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
     let guests = Guests { kernels: args.kernels.clone(), nic_scripts: args.nic_scripts.clone() };
-    let here = Here::open(&guests, Faults::new(args.rehearsal.fail_at))?;
+    let here = Here::open(&security, &guests, Faults::new(args.rehearsal.fail_at))?;
     let state = State { dir: state_dir, history: Count(args.history) };
     let mut timeouts = Timeouts::default();
     for (name, bound) in &args.bounds.timeouts {
@@ -118,6 +156,8 @@ pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
         Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
     }
 }
+
+const AUTHENTICATION: Duration = Duration::from_secs(10);
 
 /// SIGINT and SIGTERM become the wish to stop; a second one changes nothing.
 pub(crate) fn cancel_on_signal(cancel: &Cancel) -> io::Result<()> {

@@ -26,8 +26,16 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, Vec<Complaint>> {
         wrong.extend(value.take(found).err().into_iter().flatten());
     });
     strangers(document.get_ref(), "", &known, &mut wrong);
+    wrong.extend(contradictions(document.get_ref(), &config));
     config.origins.extend(origins);
     if wrong.is_empty() { Ok(config) } else { Err(complaints(text, wrong)) }
+}
+
+/// What is wrong only together.
+fn contradictions(document: &DeTable<'_>, config: &Config) -> Option<Wrong> {
+    let (_, table) = document.iter().find(|(name, _)| name.get_ref() == "security")?;
+    let why = config.security.certificates().err()?;
+    Some((table.span().start, format!("[security]: {why}")))
 }
 
 fn find<'t, 'i>(document: &'t DeTable<'i>, table: &str, key: &str) -> Option<&'t Spanned<DeValue<'i>>> {

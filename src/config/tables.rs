@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Address, Count, Level, Origin, Value};
-use crate::daemon::{self, Allow};
+use crate::daemon::{self, Allow, Nets};
 use crate::{journal, plan, receive};
 
 /// What identifies a setting.
@@ -19,6 +19,7 @@ pub(super) type Visit<'a> = dyn FnMut(Setting, &mut dyn Value) + 'a;
 /// The tables in the order of the file, and what each is about.
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("relocation", Relocation::ABOUT),
+    ("security", Security::ABOUT),
     ("guests", Guests::ABOUT),
     ("state", State::ABOUT),
     ("timeouts.source", " How long the source of a migration waits, in seconds, 0.1 to 86400."),
@@ -31,6 +32,8 @@ pub(super) const TABLES: &[(&str, &str)] = &[
 pub struct Config {
     /// Receiving domains.
     pub relocation: Relocation,
+    /// How connections are protected.
+    pub security: Security,
     /// What domains that come from elsewhere may have of this host.
     pub guests: Guests,
     /// What is kept on disk.
@@ -92,10 +95,33 @@ table! {
         /// Who may connect: addresses ("10.99.0.2"), networks ("10.99.0.0/24"), full names ("node2.example.org": the
         /// peer's address must resolve to the name, and the name to the address), or regular expressions between slashes
         /// ('/node[0-9]\.example\.org/': the whole of the peer's address, or of its name found in that way, must match).
-        /// Nobody if there are none.
-        "hosts-allow" hosts_allow: Allow = Allow::default(),
+        /// Nobody if the list is empty. Whoever may connect must still prove to be a peer: see [security].
+        "hosts-allow" hosts_allow: Allow = Allow::everywhere(),
         /// The most sessions at one time, 1 to 1000.
         "sessions" sessions: Count<1, 1000> = Count(daemon::SESSIONS_MAX),
+    }
+}
+
+table! {
+    /// How relocation connections are protected. They are encrypted, and both ends prove who they are: with the keys that were
+    /// pinned by `bascule pair`; or, where authority, certificate, key and names are set, with certificates.
+    Security in "security" {
+        /// The file of the authority's certificates, PEM.
+        "authority" authority: Option<PathBuf> = None,
+        /// The file of this host's certificate and those between it and the authority's, PEM. It must be good for both ends of a connection.
+        "certificate" certificate: Option<PathBuf> = None,
+        /// The file of its key, PEM.
+        "key" key: Option<PathBuf> = None,
+        /// The file of the certificates that the authority has revoked, PEM.
+        "revoked" revoked: Option<PathBuf> = None,
+        /// The names or addresses of this cluster's hosts: a peer's certificate must be for one of them.
+        "names" names: Vec<String> = Vec::new(),
+        /// Whether the kernel encrypts, where it can. If not, the program does, which takes more time.
+        "kernel-tls" kernel_tls: bool = true,
+        /// The addresses and networks of peers with which connections are NOT encrypted and nobody proves who he is. Both ends must
+        /// have each other in this list. Whoever can send from such an address, or listen on the way, can read and
+        /// change the memory of domains.
+        "in-clear" in_clear: Nets = Nets::default(),
     }
 }
 
@@ -133,6 +159,7 @@ impl Config {
     /// Every setting in turn, in the order of [`TABLES`].
     pub(super) fn visit(&mut self, each: &mut Visit<'_>) {
         self.relocation.visit(each);
+        self.security.visit(each);
         self.guests.visit(each);
         self.state.visit(each);
         let Timeouts { source, destination } = &mut self.timeouts;

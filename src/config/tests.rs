@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::tables::TABLES;
 use super::*;
+use crate::daemon::{Allow, Nets};
 
 fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(Path::new("b.toml"), text)
@@ -26,7 +27,9 @@ fn a_missing_and_an_empty_file_say_nothing() {
     let empty = parse("").expect("defaults");
     assert_eq!(values(&missing), values(&empty));
     assert!(missing.shown().iter().all(|shown| shown.origin == Origin::Default));
-    assert!(missing.relocation.hosts_allow.0.is_empty());
+    // Whoever comes must prove who he is, and nothing goes in clear.
+    assert_eq!(missing.relocation.hosts_allow, Allow::everywhere());
+    assert_eq!((missing.security.certificates().ok(), missing.security.in_clear), (Some(None), Nets::default()));
 }
 
 #[test]
@@ -44,7 +47,7 @@ fn every_setting_is_in_a_table_and_says_what_it_is_for() {
         assert!(about.len() > 10, "{table}.{key}");
     });
     let all = values(&Config::default()).len();
-    assert_eq!(all, 5 + 2 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
+    assert_eq!(all, 5 + 7 + 2 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
 }
 
 #[test]
@@ -64,7 +67,10 @@ fn values_are_taken_and_know_their_line() {
 #[test]
 fn each_mistake_is_told_with_its_line_and_what_is_allowed() {
     let rows = [
-        ("prot = 1", "b.toml:1: there is no key \"prot\"; there are relocation, guests, state, timeouts, log"),
+        (
+            "prot = 1",
+            "b.toml:1: there is no key \"prot\"; there are relocation, security, guests, state, timeouts, log",
+        ),
         ("[relocation]\nprot = 1", "b.toml:2: there is no key \"relocation.prot\", did you mean port?"),
         ("[relocatoin]\nport = 1", "b.toml:1: there is no table \"relocatoin\", did you mean relocation?"),
         ("[timeouts.sorce]\nready = 1", "b.toml:1: there is no table \"timeouts.sorce\", did you mean source?"),
@@ -80,6 +86,9 @@ fn each_mistake_is_told_with_its_line_and_what_is_allowed() {
         ("[relocation]\naddress = ['10.0.0']", "b.toml:2: \"10.0.0\" is neither an address"),
         ("[guests]\nkernels = ['/boot', 'boot']", "b.toml:2: \"boot\" is not a path that begins with /"),
         ("[guests]\nnic-scripts = ['']", "b.toml:2: \"\" is not a name"),
+        ("[security]\nkey = 'x'", "b.toml:2: \"x\" is not a path that begins with /"),
+        ("\n[security]\nkey = '/x'", "b.toml:2: [security]: with certificates, authority, certificate, key and names"),
+        ("[security]\nin-clear = ['node2.example.org']", "b.toml:2: \"node2.example.org\" is neither an address nor"),
         ("[state]\ndir = 'x'", "b.toml:2: \"x\" is not a path that begins with /"),
         ("[timeouts.source]\nready = 0.05", "b.toml:2: 0.05 is not a number of seconds from 0.1 to 86400"),
         ("[timeouts.source]\nready = nan", "b.toml:2: nan is not a number of seconds"),

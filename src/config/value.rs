@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Address;
-use crate::daemon::Allow;
+use crate::daemon::{Allow, Nets};
 use crate::nearest::nearest;
 
 /// What was found where something else is allowed, and at which byte of the text.
@@ -164,6 +164,28 @@ impl Value for PathBuf {
     }
 }
 
+/// No path is an empty text.
+impl Value for Option<PathBuf> {
+    fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
+        if found.get_ref().as_str() == Some("") {
+            *self = None;
+            return Ok(());
+        }
+        let mut path = PathBuf::new();
+        path.take(found)?;
+        *self = Some(path);
+        Ok(())
+    }
+
+    fn toml(&self) -> String {
+        self.as_ref().map_or_else(|| quoted(""), Value::toml)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.as_ref().map_or(serde_json::Value::Null, Value::json)
+    }
+}
+
 impl Value for Level {
     fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
         let text = found.get_ref().as_str().ok_or_else(|| not(found, "\"warn\", \"info\", \"debug\" or \"trace\""))?;
@@ -245,6 +267,21 @@ impl Value for Allow {
 
     fn json(&self) -> serde_json::Value {
         json!(self.0.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+}
+
+impl Value for Nets {
+    fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
+        *self = Nets(list(found, "a list of addresses and networks", Nets::entry)?);
+        Ok(())
+    }
+
+    fn toml(&self) -> String {
+        array(&self.texts())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self.texts())
     }
 }
 

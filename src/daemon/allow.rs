@@ -30,6 +30,12 @@ pub enum Entry {
 }
 
 impl Allow {
+    /// Every address.
+    #[must_use]
+    pub fn everywhere() -> Allow {
+        Allow(["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect())
+    }
+
     /// What an address says by itself; `None` when its name decides.
     #[must_use]
     pub fn by_address(&self, peer: IpAddr) -> Option<bool> {
@@ -55,6 +61,38 @@ impl Allow {
             Entry::Name(allowed) => *allowed == name,
             Entry::Pattern(pattern, _) => pattern.is_match(&name),
         })
+    }
+}
+
+/// Addresses and networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nets(pub Vec<IpNet>);
+
+impl Nets {
+    /// Whether it is one of them, or in one.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&address.to_canonical()))
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn entry(text: &str) -> Result<IpNet, String> {
+        match text.parse() {
+            Ok(Entry::Net(net)) => Ok(net),
+            Ok(_) => {
+                Err(format!("{text:?} is neither an address nor a network: a name can be made to mean another host"))
+            }
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Each as it is written.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|net| Entry::Net(*net).to_string()).collect()
     }
 }
 
@@ -152,6 +190,20 @@ mod tests {
     fn an_empty_list_allows_nobody() {
         assert_eq!(Allow::default().by_address(ip("127.0.0.1")), Some(false));
         assert!(!Allow::default().by_name("localhost.localdomain"));
+    }
+
+    #[test]
+    fn everywhere_is_every_address() {
+        for peer in ["127.0.0.1", "203.0.113.9", "2001:db8::1", "::ffff:10.0.0.1"] {
+            assert_eq!(Allow::everywhere().by_address(ip(peer)), Some(true), "{peer}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_may_go_in_clear() {
+        let nets = Nets(vec![Nets::entry("10.99.0.0/24").expect("a network")]);
+        assert!(nets.contains(ip("::ffff:10.99.0.2")) && !nets.contains(ip("10.98.0.2")));
+        assert!(Nets::entry("node2.example.org").is_err() && Nets::entry("/10.*/").is_err());
     }
 
     #[test]

@@ -25,6 +25,7 @@ impl Released<'_> {
             handover: cleared.plan.handover,
             rounds: streamed.rounds,
             bytes: self.bytes,
+            protection: cleared.channel.protection(),
             times: self.times(Instant::now()),
             single_writer,
             warnings,

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bascule::config::Guests;
+use bascule::config::{Guests, Security};
+use bascule::daemon::Nets;
 use bascule::ends::Patience;
 use bascule::fault::{Fault, Faults};
 use bascule::host::Host;
@@ -57,6 +58,7 @@ fn living<T>(process: impl FnOnce() -> T) -> Option<T> {
 pub(crate) struct Hosts {
     sides: [Side; 2],
     dirs: [TempDir; 2],
+    security: Security,
     guests: Guests,
     faults: [Faults; 2],
     /// The same port on two addresses, as two hosts have it.
@@ -71,6 +73,7 @@ impl Hosts {
         Hosts {
             sides: [world.end(0, dirs[0].path()), world.end(1, dirs[1].path())],
             dirs,
+            security: in_clear(),
             guests: Guests::default(),
             faults: faults.map(|fault| Faults::new(fault).dying_by(die)),
             listeners: listen(),
@@ -89,6 +92,7 @@ impl Hosts {
             run_dir: dir,
             state_dir: dir,
             history_max: bascule::journal::KEPT,
+            security: &self.security,
             guests: &self.guests,
             faults: &self.faults[end],
         }
@@ -167,6 +171,11 @@ impl Hosts {
             thread::sleep(POLL);
         }
     }
+}
+
+/// What the story is about is not who listens.
+fn in_clear() -> Security {
+    Security { in_clear: Nets(vec!["127.0.0.0/8".parse().expect("a network")]), ..Security::default() }
 }
 
 /// A port that is free on both addresses.

@@ -74,7 +74,7 @@ impl Pair {
         self.lab.node(nr)
     }
 
-    /// As at the beginning: no domain, all resources Secondary and up to date, both daemons running.
+    /// As at the beginning: no domain, all resources Secondary and up to date, both daemons running, and the nodes paired.
     ///
     /// # Errors
     /// A node does not get there.
@@ -89,7 +89,36 @@ impl Pair {
             node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
             self.serve(node.nr())?;
         }
+        self.introduce()?;
         self.lab.wait_until_replicated(LIMIT)
+    }
+
+    /// Makes the nodes know each other, unless they do.
+    ///
+    /// # Errors
+    /// They do not get to.
+    pub fn introduce(&self) -> anyhow::Result<()> {
+        let known =
+            |nr: u8| Ok::<_, anyhow::Error>(self.node(nr).ok("bascule peers")?.contains(&format!("node{} ", 3 - nr)));
+        if known(1)? && known(2)? {
+            return Ok(());
+        }
+        let code = self.open_door(2)?;
+        self.node(1).ok_for(&format!("bascule pair node2 --code {code}"), LIMIT)?;
+        ensure!(known(1)? && known(2)?, "the nodes do not know each other");
+        Ok(())
+    }
+
+    /// Opens a node's door for pairing, and gives the code.
+    ///
+    /// # Errors
+    /// No code is shown.
+    pub fn open_door(&self, nr: u8) -> anyhow::Result<String> {
+        let node = self.node(nr);
+        node.ok("setsid bascule pair --json </dev/null >/run/pair.out 2>&1 &")?;
+        wait("the code is shown", || Ok(node.run("grep -q code /run/pair.out")?.success()))?;
+        let shown: serde_json::Value = serde_json::from_str(&node.ok("head -n 1 /run/pair.out")?)?;
+        Ok(shown["code"].as_str().context("no code")?.to_owned())
     }
 
     /// Starts the relocation daemon of a node, unless it runs.
