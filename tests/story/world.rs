@@ -2,6 +2,8 @@
 //!
 //! This stands for Xen and DRBD only where the story of a migration is told; what Xen and DRBD really do is tested in the lab.
 
+mod drbd;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
@@ -10,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bascule::admission::{self, Asker};
-use bascule::ids::{DomId, Minor, VolumeId};
+use bascule::ids::{DomId, VolumeId};
 use bascule::plan::DomainFacts;
-use bascule::replication::{self, Attachment, Counters, Link, Replication, VolumeState};
+use bascule::replication::{Attachment, Replication};
 use bascule::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, StreamProgress, Toolstack};
 use uuid::Uuid;
 
@@ -325,99 +327,5 @@ impl Toolstack for Side {
 
     fn has_bridge(&self, _: &str) -> bool {
         true
-    }
-}
-
-impl Replication for Side {
-    fn resolve(&self, target: &str) -> Result<Option<VolumeId>, replication::Error> {
-        let known = ["r0", "r0/0", "/dev/drbd0"].contains(&target);
-        Ok(known.then(|| VolumeId { resource: "r0".into(), volume: 0 }))
-    }
-
-    fn state(&self, volume: &VolumeId) -> Result<Option<VolumeState>, replication::Error> {
-        let beside_a_primary = self.end == 0 && self.change(|state| !state.ends[0].primary && state.ends[1].primary);
-        let foreign = beside_a_primary && self.world.fails(Fault::ForeignWrite).is_err();
-        Ok(Some(self.change(|state| {
-            state.ends[0].received += u64::from(foreign) * 8;
-            VolumeState {
-                id: volume.clone(),
-                minor: Minor(0),
-                size_sectors: 1 << 18,
-                generation: 42,
-                primary: state.ends[self.end].primary,
-                peer_primary: state.ends[1 - self.end].primary,
-                connected: true,
-                connection: "Connected".into(),
-                disk: "UpToDate".into(),
-                peer_disk: "UpToDate".into(),
-                up_to_date: true,
-                replication: "Established".into(),
-                resync_done: None,
-                resyncing: false,
-                protocol: Some('C'),
-                two_primaries: state.connection_allows_two,
-                standalone: false,
-                out_of_sync_sectors: 0,
-                peer: "the other".into(),
-                counters: Counters { written: 0, sent: 0, received: state.ends[self.end].received },
-            }
-        })))
-    }
-
-    fn attachment(&self, _: &VolumeId) -> Result<Attachment, replication::Error> {
-        Ok(self.world.attachment)
-    }
-
-    fn holder(&self, _: &VolumeId) -> Result<Option<String>, replication::Error> {
-        Ok(None)
-    }
-
-    fn wait_idle(&self, _: DomId, _: Instant) -> Result<(), replication::Error> {
-        self.world.fails(Fault::WaitIdle)
-    }
-
-    fn release(&self, volume: &VolumeId, deadline: Instant) -> Result<(), replication::Error> {
-        self.world.fails(Fault::Withdraw)?;
-        self.here(|end| end.withdrawn = true);
-        self.world.fails(Fault::Demote)?;
-        self.demote(volume, deadline)
-    }
-
-    fn retake(&self, _: &VolumeId, deadline: Instant) -> Result<(), replication::Error> {
-        self.promote(deadline)?;
-        self.here(|end| end.withdrawn = false);
-        Ok(())
-    }
-
-    fn abandon(&self, _: &VolumeId) -> Result<(), replication::Error> {
-        Ok(())
-    }
-
-    fn demote(&self, _: &VolumeId, _: Instant) -> Result<(), replication::Error> {
-        self.here(|end| end.primary = false);
-        Ok(())
-    }
-
-    fn allow_two_primaries(&self, _: &str, allow: bool, deadline: Instant) -> Result<(), replication::Error> {
-        if !allow && self.end == 1 {
-            self.world.fails(Fault::ForbidAtDestination)?;
-        }
-        while !allow && self.change(|state| state.ends.iter().all(|end| end.primary)) {
-            if Instant::now() > deadline {
-                return Err("Both are Primary".into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.change(|state| state.connection_allows_two = allow);
-        Ok(())
-    }
-
-    /// This world's hosts never lose each other.
-    fn link(&self, _: &str) -> Result<Option<Link>, replication::Error> {
-        Ok(None)
-    }
-
-    fn heal(&self, _: &Link, _: &[VolumeId], _: bool, _: Instant) -> Result<(), replication::Error> {
-        Ok(())
     }
 }
