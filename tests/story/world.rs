@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     Unpause,
     /// The destination does not forbid two Primaries again, as when its process is gone.
     ForbidAtDestination,
+    /// The source's copy has gone and the destination's journal is closed: then DRBD finds a split brain.
+    SplitBrain,
 }
 
 /// Both hosts.
@@ -57,6 +59,7 @@ struct State {
     ends: [End; 2],
     connection_allows_two: bool,
     both_primary_seen: bool,
+    alone_seen: bool,
 }
 
 #[derive(Default)]
@@ -64,8 +67,14 @@ struct End {
     domains: Vec<Domain>,
     primary: bool,
     withdrawn: bool,
+    /// StandAlone.
+    alone: bool,
+    /// Takes the other end's data when they meet.
+    gives_up: bool,
     received: u64,
     free_kib: u64,
+    /// Where its records and journals are.
+    dir: PathBuf,
 }
 
 /// What is left when both ends have come to rest.
@@ -74,8 +83,10 @@ pub(crate) struct Rest {
     pub(crate) running_at: Vec<usize>,
     pub(crate) domains_at: [usize; 2],
     pub(crate) primary_at: Vec<usize>,
+    pub(crate) alone_at: Vec<usize>,
     pub(crate) two_allowed: bool,
     pub(crate) both_primary_seen: bool,
+    pub(crate) alone_seen: bool,
 }
 
 impl World {
@@ -87,8 +98,9 @@ impl World {
         Arc::new(World { faults: Mutex::new(faults.to_vec()), state: Mutex::new(state), attachment })
     }
 
-    pub(crate) fn end(self: &Arc<World>, end: usize, run_dir: &Path) -> Side {
-        Side { world: Arc::clone(self), end, run_dir: run_dir.to_owned() }
+    pub(crate) fn end(self: &Arc<World>, end: usize, dir: &Path) -> Side {
+        dir.clone_into(&mut self.state().ends[end].dir);
+        Side { world: Arc::clone(self), end }
     }
 
     /// Lets another domain of that name exist at the destination.
@@ -108,8 +120,10 @@ impl World {
             running_at: (0..2).filter(running).collect(),
             domains_at: [state.ends[0].domains.len(), state.ends[1].domains.len()],
             primary_at: (0..2).filter(|end| state.ends[*end].primary).collect(),
+            alone_at: (0..2).filter(|end| state.ends[*end].alone).collect(),
             two_allowed: state.connection_allows_two,
             both_primary_seen: state.both_primary_seen,
+            alone_seen: state.alone_seen,
         }
     }
 
@@ -133,6 +147,7 @@ impl State {
         let both = self.ends.iter().all(|end| end.primary);
         assert!(!both || self.connection_allows_two, "two Primaries that nobody allowed");
         self.both_primary_seen |= both;
+        self.alone_seen |= self.ends.iter().any(|end| end.alone);
     }
 }
 
@@ -168,7 +183,6 @@ fn domain(domid: DomId, name: &str, state: RunState) -> Domain {
 pub(crate) struct Side {
     world: Arc<World>,
     end: usize,
-    run_dir: PathBuf,
 }
 
 impl Side {
@@ -201,7 +215,7 @@ impl Side {
     /// What `block-drbd add` does.
     fn attach(&self, name: &str, volume: &VolumeId) -> Result<(), toolstack::Error> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let ticket = admission::lookup(&self.run_dir, volume)?.ok_or("no record of a migration")?;
+        let ticket = admission::lookup(&self.here(|end| end.dir.clone()), volume)?.ok_or("no record of a migration")?;
         ticket.ask(&Asker { volume: volume.clone(), domid: DomId(5), domain: name.into() }, deadline)?;
         self.world.fails(Fault::Promote)?;
         self.promote(deadline)
@@ -322,6 +336,7 @@ impl Toolstack for Side {
             end.domains.retain(|domain| domain.domid != domid);
             end.primary = false;
         });
+        self.split_brain();
         Ok(())
     }
 
