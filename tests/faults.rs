@@ -19,7 +19,7 @@ use bascule_lab::pair::Pair;
 use cell::{Cell, Row};
 
 /// Cells that are always taken: the moments in which other tools lose a domain.
-const FIXED: [&str; 8] = [
+const FIXED: [&str; 10] = [
     "single s-released source-killed",
     "single s-journaled-go source-killed",
     "single d-sent-ready worker-killed",
@@ -28,6 +28,8 @@ const FIXED: [&str; 8] = [
     "dual d-sent-ready both-cut-and-restored",
     "single d-go source-off",
     "dual s-verified destination-off",
+    "dual s-verified both-cut",
+    "dual s-sent-released source-off",
 ];
 /// Random ones beside them.
 const RANDOM: usize = 3;

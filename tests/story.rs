@@ -24,7 +24,15 @@ fn run(world: &Arc<World>, handover: Option<Handover>) -> (Outcome, Ended) {
 }
 
 fn at_source() -> Rest {
-    Rest { running_at: vec![0], domains_at: [1, 0], primary_at: vec![0], two_allowed: false, both_primary_seen: false }
+    Rest {
+        running_at: vec![0],
+        domains_at: [1, 0],
+        primary_at: vec![0],
+        alone_at: vec![],
+        two_allowed: false,
+        both_primary_seen: false,
+        alone_seen: false,
+    }
 }
 
 fn at_destination_rest() -> Rest {
@@ -138,4 +146,17 @@ fn whichever_process_dies_one_copy_lives_and_nothing_is_left() {
             assert_eq!(rest, destination, "{handover} {fault}");
         }
     }
+}
+
+/// DRBD may find the split brain when the end that keeps its data has closed its journal: nobody works on it there any more, so
+/// the other end's question must call it.
+#[test]
+fn an_end_that_is_done_connects_again_when_the_other_one_calls() {
+    let world = World::new(&[Fault::SplitBrain], Attachment::Layer);
+    // The destination is done when the connection has gone; what is left is the source's daemon's.
+    let killed = fault::Fault { step: Step::SourceStarted, kind: fault::Kind::Kill };
+    let hosts = Hosts::new(&world, [Some(killed), None]);
+    let (outcome, _) = hosts.run(Some(Handover::Dual));
+    assert!(outcome.is_none(), "the source lived: {outcome:?}");
+    assert_eq!(world.rest(), Rest { both_primary_seen: true, alone_seen: true, ..at_destination_rest() });
 }

@@ -54,6 +54,15 @@ fn living<T>(process: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
+/// Ends the daemons when it goes, also with a test that fails: its panic would wait for them for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Both hosts, the source first.
 pub(crate) struct Hosts {
     sides: [Side; 2],
@@ -102,12 +111,13 @@ impl Hosts {
     /// destination's sessions ended, questions aside.
     pub(crate) fn run(&self, handover: Option<Handover>) -> (Option<Outcome>, Vec<Ended>) {
         thread::scope(|scope| {
+            let over = Over(&self.over);
             let threads: Vec<_> = (0..2)
                 .flat_map(|end| [scope.spawn(move || self.listen(end)), scope.spawn(move || self.adopt(end))])
                 .collect();
             let outcome = living(|| self.migrate(handover));
             self.come_to_rest();
-            self.over.store(true, Ordering::SeqCst);
+            drop(over);
             threads.into_iter().for_each(|thread| thread.join().expect("no daemon panics"));
             (outcome, std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner)))
         })

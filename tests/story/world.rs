@@ -2,6 +2,8 @@
 //!
 //! This stands for Xen and DRBD only where the story of a migration is told; what Xen and DRBD really do is tested in the lab.
 
+mod drbd;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
@@ -10,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bascule::admission::{self, Asker};
-use bascule::ids::{DomId, Minor, VolumeId};
+use bascule::ids::{DomId, VolumeId};
 use bascule::plan::DomainFacts;
-use bascule::replication::{self, Attachment, Counters, Link, Replication, VolumeState};
+use bascule::replication::{Attachment, Replication};
 use bascule::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, StreamProgress, Toolstack};
 use uuid::Uuid;
 
@@ -41,6 +43,8 @@ pub(crate) enum Fault {
     Unpause,
     /// The destination does not forbid two Primaries again, as when its process is gone.
     ForbidAtDestination,
+    /// The source's copy has gone and the destination's journal is closed: then DRBD finds a split brain.
+    SplitBrain,
 }
 
 /// Both hosts.
@@ -55,6 +59,7 @@ struct State {
     ends: [End; 2],
     connection_allows_two: bool,
     both_primary_seen: bool,
+    alone_seen: bool,
 }
 
 #[derive(Default)]
@@ -62,8 +67,14 @@ struct End {
     domains: Vec<Domain>,
     primary: bool,
     withdrawn: bool,
+    /// StandAlone.
+    alone: bool,
+    /// Takes the other end's data when they meet.
+    gives_up: bool,
     received: u64,
     free_kib: u64,
+    /// Where its records and journals are.
+    dir: PathBuf,
 }
 
 /// What is left when both ends have come to rest.
@@ -72,8 +83,10 @@ pub(crate) struct Rest {
     pub(crate) running_at: Vec<usize>,
     pub(crate) domains_at: [usize; 2],
     pub(crate) primary_at: Vec<usize>,
+    pub(crate) alone_at: Vec<usize>,
     pub(crate) two_allowed: bool,
     pub(crate) both_primary_seen: bool,
+    pub(crate) alone_seen: bool,
 }
 
 impl World {
@@ -85,8 +98,9 @@ impl World {
         Arc::new(World { faults: Mutex::new(faults.to_vec()), state: Mutex::new(state), attachment })
     }
 
-    pub(crate) fn end(self: &Arc<World>, end: usize, run_dir: &Path) -> Side {
-        Side { world: Arc::clone(self), end, run_dir: run_dir.to_owned() }
+    pub(crate) fn end(self: &Arc<World>, end: usize, dir: &Path) -> Side {
+        dir.clone_into(&mut self.state().ends[end].dir);
+        Side { world: Arc::clone(self), end }
     }
 
     /// Lets another domain of that name exist at the destination.
@@ -106,8 +120,10 @@ impl World {
             running_at: (0..2).filter(running).collect(),
             domains_at: [state.ends[0].domains.len(), state.ends[1].domains.len()],
             primary_at: (0..2).filter(|end| state.ends[*end].primary).collect(),
+            alone_at: (0..2).filter(|end| state.ends[*end].alone).collect(),
             two_allowed: state.connection_allows_two,
             both_primary_seen: state.both_primary_seen,
+            alone_seen: state.alone_seen,
         }
     }
 
@@ -131,6 +147,7 @@ impl State {
         let both = self.ends.iter().all(|end| end.primary);
         assert!(!both || self.connection_allows_two, "two Primaries that nobody allowed");
         self.both_primary_seen |= both;
+        self.alone_seen |= self.ends.iter().any(|end| end.alone);
     }
 }
 
@@ -166,7 +183,6 @@ fn domain(domid: DomId, name: &str, state: RunState) -> Domain {
 pub(crate) struct Side {
     world: Arc<World>,
     end: usize,
-    run_dir: PathBuf,
 }
 
 impl Side {
@@ -199,7 +215,7 @@ impl Side {
     /// What `block-drbd add` does.
     fn attach(&self, name: &str, volume: &VolumeId) -> Result<(), toolstack::Error> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let ticket = admission::lookup(&self.run_dir, volume)?.ok_or("no record of a migration")?;
+        let ticket = admission::lookup(&self.here(|end| end.dir.clone()), volume)?.ok_or("no record of a migration")?;
         ticket.ask(&Asker { volume: volume.clone(), domid: DomId(5), domain: name.into() }, deadline)?;
         self.world.fails(Fault::Promote)?;
         self.promote(deadline)
@@ -320,104 +336,11 @@ impl Toolstack for Side {
             end.domains.retain(|domain| domain.domid != domid);
             end.primary = false;
         });
+        self.split_brain();
         Ok(())
     }
 
     fn has_bridge(&self, _: &str) -> bool {
         true
-    }
-}
-
-impl Replication for Side {
-    fn resolve(&self, target: &str) -> Result<Option<VolumeId>, replication::Error> {
-        let known = ["r0", "r0/0", "/dev/drbd0"].contains(&target);
-        Ok(known.then(|| VolumeId { resource: "r0".into(), volume: 0 }))
-    }
-
-    fn state(&self, volume: &VolumeId) -> Result<Option<VolumeState>, replication::Error> {
-        let beside_a_primary = self.end == 0 && self.change(|state| !state.ends[0].primary && state.ends[1].primary);
-        let foreign = beside_a_primary && self.world.fails(Fault::ForeignWrite).is_err();
-        Ok(Some(self.change(|state| {
-            state.ends[0].received += u64::from(foreign) * 8;
-            VolumeState {
-                id: volume.clone(),
-                minor: Minor(0),
-                size_sectors: 1 << 18,
-                generation: 42,
-                primary: state.ends[self.end].primary,
-                peer_primary: state.ends[1 - self.end].primary,
-                connected: true,
-                connection: "Connected".into(),
-                disk: "UpToDate".into(),
-                peer_disk: "UpToDate".into(),
-                up_to_date: true,
-                replication: "Established".into(),
-                resync_done: None,
-                resyncing: false,
-                protocol: Some('C'),
-                two_primaries: state.connection_allows_two,
-                standalone: false,
-                out_of_sync_sectors: 0,
-                peer: "the other".into(),
-                counters: Counters { written: 0, sent: 0, received: state.ends[self.end].received },
-            }
-        })))
-    }
-
-    fn attachment(&self, _: &VolumeId) -> Result<Attachment, replication::Error> {
-        Ok(self.world.attachment)
-    }
-
-    fn holder(&self, _: &VolumeId) -> Result<Option<String>, replication::Error> {
-        Ok(None)
-    }
-
-    fn wait_idle(&self, _: DomId, _: Instant) -> Result<(), replication::Error> {
-        self.world.fails(Fault::WaitIdle)
-    }
-
-    fn release(&self, volume: &VolumeId, deadline: Instant) -> Result<(), replication::Error> {
-        self.world.fails(Fault::Withdraw)?;
-        self.here(|end| end.withdrawn = true);
-        self.world.fails(Fault::Demote)?;
-        self.demote(volume, deadline)
-    }
-
-    fn retake(&self, _: &VolumeId, deadline: Instant) -> Result<(), replication::Error> {
-        self.promote(deadline)?;
-        self.here(|end| end.withdrawn = false);
-        Ok(())
-    }
-
-    fn abandon(&self, _: &VolumeId) -> Result<(), replication::Error> {
-        Ok(())
-    }
-
-    fn demote(&self, _: &VolumeId, _: Instant) -> Result<(), replication::Error> {
-        self.here(|end| end.primary = false);
-        Ok(())
-    }
-
-    fn allow_two_primaries(&self, _: &str, allow: bool, deadline: Instant) -> Result<(), replication::Error> {
-        if !allow && self.end == 1 {
-            self.world.fails(Fault::ForbidAtDestination)?;
-        }
-        while !allow && self.change(|state| state.ends.iter().all(|end| end.primary)) {
-            if Instant::now() > deadline {
-                return Err("Both are Primary".into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.change(|state| state.connection_allows_two = allow);
-        Ok(())
-    }
-
-    /// This world's hosts never lose each other.
-    fn link(&self, _: &str) -> Result<Option<Link>, replication::Error> {
-        Ok(None)
-    }
-
-    fn heal(&self, _: &Link, _: &[VolumeId], _: bool, _: Instant) -> Result<(), replication::Error> {
-        Ok(())
     }
 }
