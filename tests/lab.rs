@@ -2,6 +2,13 @@
 //!
 //! Each begins from a clean pair, and after each action exactly one copy runs, on the node where the roles say so.
 
+#[path = "relocation/authority.rs"]
+mod authority;
+#[path = "relocation/captured.rs"]
+mod captured;
+#[path = "relocation/strangers.rs"]
+mod strangers;
+
 use std::time::Duration;
 
 use anyhow::{Context, ensure};

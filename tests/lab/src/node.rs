@@ -5,7 +5,7 @@ mod spawned;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -239,6 +239,27 @@ impl Node {
         qmp::set_link(&self.layout.qmp_socket(self.nr), link, up)
     }
 
+    /// Writes what passes one of its nics, from now on, into a file of packets (pcap), until the capture ends.
+    ///
+    /// # Errors
+    /// QEMU refuses, as it does while another capture of this node goes on.
+    pub fn capture(&self, link: Link) -> anyhow::Result<Capture> {
+        let file = self.layout.dir().join(format!("node{}.pcap", self.nr));
+        qmp::start_capture(&self.layout.qmp_socket(self.nr), link, &file)?;
+        Ok(Capture { socket: self.layout.qmp_socket(self.nr), file })
+    }
+
+    /// A port of this machine's loopback that leads to a port of the node. There the client is 10.0.2.2. It stays until the node is
+    /// started anew.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn forward(&self, port: u16) -> anyhow::Result<SocketAddr> {
+        let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        qmp::forward(&self.layout.qmp_socket(self.nr), free.port(), port)?;
+        Ok(free)
+    }
+
     pub(crate) fn run_with_input(
         &self,
         command: &str,
@@ -268,6 +289,32 @@ impl Node {
         let said = last_lines(&[output.stdout.as_str(), output.stderr.as_str()].concat());
         ensure!(output.success(), "`{command}` on {} ended with {}:\n{said}", self.name(), output.status);
         Ok(())
+    }
+}
+
+/// A capture that goes on until it is ended, or dropped.
+#[derive(Debug)]
+pub struct Capture {
+    socket: PathBuf,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Ends it; the bytes of the file, which is removed.
+    ///
+    /// # Errors
+    /// QEMU does not answer, or the file cannot be read.
+    pub fn end(self) -> anyhow::Result<Vec<u8>> {
+        qmp::stop_capture(&self.socket)?;
+        Ok(fs::read(&self.file)?)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        // Ended already, unless a test failed.
+        qmp::stop_capture(&self.socket).ok();
+        fs::remove_file(&self.file).ok();
     }
 }
 

@@ -129,14 +129,25 @@ impl Pair {
         self.serve_with(nr, "")
     }
 
+    /// The same, but who may come is as its configuration says.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub fn serve_as_configured(&self, nr: u8) -> anyhow::Result<()> {
+        self.start_daemon(nr, "")
+    }
+
     /// The same, with more options.
     ///
     /// # Errors
     /// It does not listen.
     pub fn serve_with(&self, nr: u8, options: &str) -> anyhow::Result<()> {
+        self.start_daemon(nr, &format!("--allow 10.99.0.0/24 {options}"))
+    }
+
+    fn start_daemon(&self, nr: u8, options: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
-        let serve =
-            format!("setsid bascule serve --allow 10.99.0.0/24 {options} </dev/null >>/var/log/bascule.log 2>&1 &");
+        let serve = format!("setsid bascule serve {options} </dev/null >>/var/log/bascule.log 2>&1 &");
         node.ok(&format!("pgrep -f '^bascule serve' >/dev/null || {{ {serve} }}"))?;
         wait("the daemon listens", || Ok(node.run("ss -Hltn sport = :8002 | grep -q .")?.success()))
     }

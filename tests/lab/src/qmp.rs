@@ -56,6 +56,33 @@ pub(crate) fn set_link(socket: &Path, link: Link, up: bool) -> anyhow::Result<()
     Ok(())
 }
 
+/// Writes what passes a node's nic into a file (pcap), until [`stop_capture`].
+pub(crate) fn start_capture(socket: &Path, link: Link, file: &Path) -> anyhow::Result<()> {
+    let arguments = json!({
+        "qom-type": "filter-dump", "id": CAPTURE, "netdev": link.name(), "file": file.display().to_string(), "maxlen": CAPTURED_LEN_MAX,
+    });
+    Monitor::connect(socket)?.execute("object-add", &arguments).map(drop)
+}
+
+/// What was captured is in the file.
+pub(crate) fn stop_capture(socket: &Path) -> anyhow::Result<()> {
+    Monitor::connect(socket)?.execute("object-del", &json!({ "id": CAPTURE })).map(drop)
+}
+
+const CAPTURE: &str = "capture";
+/// Above any frame.
+const CAPTURED_LEN_MAX: u32 = 65_536;
+
+/// Lets this machine's loopback reach a port of a node, which sees the client as 10.0.2.2.
+pub(crate) fn forward(socket: &Path, from: u16, to: u16) -> anyhow::Result<()> {
+    let command = format!("hostfwd_add control tcp:127.0.0.1:{from}-:{to}");
+    let answer = Monitor::connect(socket)?.execute("human-monitor-command", &json!({ "command-line": command }))?;
+    match answer.as_str().map(str::trim) {
+        Some("") => Ok(()),
+        said => bail!("QEMU did not forward the port: {said:?}"),
+    }
+}
+
 struct Monitor {
     reader: BufReader<UnixStream>,
 }

@@ -95,6 +95,18 @@ impl Memory {
     }
 }
 
+/// How many beginnings of such pages there are in some bytes, wherever they lie.
+#[must_use]
+pub fn pages_in(bytes: &[u8]) -> usize {
+    let word = |at: usize| bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
+    let is_page = |at: usize| -> Option<bool> {
+        let first = word(at)?;
+        let follows = |offset: usize, position: u64| Some(word(at + offset)? == word_at(first, position));
+        Some(follows(8, 1)? && follows(16, 2)? && follows(24, 3)?)
+    };
+    (0..bytes.len()).filter(|at| is_page(*at).unwrap_or(false)).count()
+}
+
 impl Page {
     fn fill(&mut self, seed: u64) {
         for (position, word) in (0_u64..).zip(self.0.iter_mut()) {
@@ -164,5 +176,17 @@ mod tests {
         memory.pages[0].0[0] ^= 1;
         memory.rewrite(1);
         assert_eq!(memory.totals().errors, 1);
+    }
+
+    #[test]
+    fn pages_are_found_wherever_they_lie() {
+        let memory = Memory::new(1);
+        let mut bytes = vec![0xa5; 13];
+        for page in &memory.pages[..3] {
+            bytes.extend(page.0.iter().flat_map(|word| word.to_le_bytes()));
+            bytes.push(0);
+        }
+        // Within a page the words differ by other steps, and zeroes are no page.
+        assert_eq!((pages_in(&bytes), pages_in(&[0; 8192])), (3, 0));
     }
 }
