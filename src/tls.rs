@@ -265,6 +265,10 @@ fn known_reason(error: Error, accepts: Option<&Accepts>) -> Error {
                 | Alert::UnknownCA
                 | Alert::BadCertificate
                 | Alert::CertificateExpired
+                | Alert::CertificateRevoked
+                | Alert::UnsupportedCertificate
+                // An authority of the same name signed it.
+                | Alert::DecryptError
                 | Alert::CertificateUnknown
                 | Alert::NoApplicationProtocol,
             )),
