@@ -100,10 +100,11 @@ fn multiport(data: &Data<'_>, ranges: bool) -> Option<Vec<Test>> {
 fn conntrack(data: &Data<'_>) -> Option<Vec<Test>> {
     const FLAGS_AT: usize = 8 * 16 + 2 * 4 + 2 + 4 * 2;
     const STATE: u16 = 1;
+    const STATE_ALIAS: u16 = 1 << 13; // it was written as the match `state`
     // Invalid, established, related, new and untracked; not the two that stand for translations.
     const STATES: u16 = 0x10f;
     let (what, inverse, mask) = (data.u16(FLAGS_AT)?, data.u16(FLAGS_AT + 2)?, data.u16(FLAGS_AT + 4)?);
-    let known = what == STATE && mask & !STATES == 0;
+    let known = what & !STATE_ALIAS == STATE && mask & !STATES == 0;
     known.then(|| vec![Test::State { mask: mask.into(), inverted: inverse & STATE != 0 }])
 }
 

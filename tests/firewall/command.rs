@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::host::{Host, feed, run};
+use crate::host::{Host, load, run};
 
 fn bascule(config: &str) -> Output {
     let dir = tempfile::tempdir().expect("a directory");
@@ -31,7 +31,7 @@ fn exit_codes_tell_what_was_found() {
     ];
     for (code, config, rules) in rows {
         run("nft", &["flush", "ruleset"]);
-        feed("nft", &["-f", "-"], rules);
+        load(rules);
         let output = bascule(config);
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         assert_eq!(output.status.code(), Some(code), "{config}\n{}{}", said[0], said[1]);
@@ -42,7 +42,7 @@ fn exit_codes_tell_what_was_found() {
 #[ignore = "needs root and nft: cargo xtask test"]
 fn what_is_printed_names_the_rule() {
     let _host = Host::new();
-    feed("nft", &["-f", "-"], "table inet t { chain i { type filter hook input priority 0; ip saddr 10.77.0.2 tcp dport 8002 drop; } }");
+    load("table inet t { chain i { type filter hook input priority 0; ip saddr 10.77.0.2 tcp dport 8002 drop; } }");
     let output = bascule("[relocation]\nhosts-allow = ['10.77.0.2']\n");
     let text = String::from_utf8_lossy(&output.stdout);
     for words in ["inet t i handle 2", "error: Port 8002 is closed to the peer 10.77.0.2", "nft insert rule inet t i"] {

@@ -144,7 +144,13 @@ pub(crate) fn run(program: &str, words: &[&str]) {
     feed(program, words, "");
 }
 
-/// The same, with something on its standard input.
+/// Loads a ruleset. This nft wants the end of a block at the end of a line.
+pub(crate) fn load(rules: &str) {
+    let rules = rules.replace("}}", "} }").replace("} } }", "}\n}\n}").replace("} }", "}\n}");
+    feed("nft", &["-f", "-"], &format!("{rules}\n"));
+}
+
+/// Runs one, with something on its standard input.
 pub(crate) fn feed(program: &str, words: &[&str], input: &str) {
     let mut child = Command::new(program)
         .args(words)

@@ -1,13 +1,13 @@
 //! Rulesets of nft, each with what becomes of the four addresses.
 
-use crate::host::{Host, feed, run};
+use crate::host::{Host, load, run};
 
 /// Loads each in turn.
 fn compare(rulesets: &[(&str, &str)]) {
     let host = Host::new();
     for (expected, rules) in rulesets {
         run("nft", &["flush", "ruleset"]);
-        feed("nft", &["-f", "-"], rules);
+        load(rules);
         host.compare(expected, rules);
     }
 }

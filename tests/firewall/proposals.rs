@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bascule::firewall::{Level, Peer, Proposal, check};
 
-use crate::host::{ADDRESSES, Host, feed, needs, run};
+use crate::host::{ADDRESSES, Host, feed, load, needs, run};
 
 const SOON: Duration = Duration::from_secs(30);
 const NEVER: Duration = Duration::from_millis(1200);
@@ -32,7 +32,7 @@ fn assert_closed(host: &Host) {
 #[ignore = "needs root and nft: cargo xtask test"]
 fn a_table_of_its_own_closes_the_port_and_can_be_loaded_again() {
     let host = Host::new();
-    feed("nft", &["-f", "-"], "table inet filter { chain input { type filter hook input priority 0; ct state established accept; } }");
+    load("table inet filter { chain input { type filter hook input priority 0; ct state established accept; } }");
     let report = check(&needs(&peers())).expect("the rules are read");
     assert_eq!(report.worst(), Some(Level::Warning), "{report:#?}");
     let proposal = proposal();
@@ -75,10 +75,7 @@ fn the_same_with_iptables() {
 #[ignore = "needs root and nft: cargo xtask test"]
 fn a_chain_that_refuses_a_peer_gets_a_rule_for_it() {
     let host = Host::new();
-    feed(
-        "nft",
-        &["-f", "-"],
-        "table inet filter { chain input { type filter hook input priority 0; policy drop; meta l4proto icmpv6 accept; iif lo accept; } }",
+    load("table inet filter { chain input { type filter hook input priority 0; policy drop; meta l4proto icmpv6 accept; iif lo accept; } }",
     );
     let report = check(&needs(&peers())).expect("the rules are read");
     assert_eq!(report.worst(), Some(Level::Error));
