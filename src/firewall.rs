@@ -24,12 +24,12 @@ mod xt;
 use std::io;
 use std::net::IpAddr;
 
+use self::packet::Packet;
 pub use self::peers::{Peer, Peers, RESOLVE_MAX, Resolve, system};
 pub use self::propose::Proposal;
 pub use self::report::{Fate, Finding, Level, Report, Row};
-pub use self::sources::Ip;
-use self::packet::Packet;
 use self::ruleset::Ruleset;
+pub use self::sources::Ip;
 
 /// Why the rules could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -120,3 +120,5 @@ fn questions(needs: &Needs) -> Vec<Packet> {
     packets
 }
 
+#[cfg(test)]
+mod tests;

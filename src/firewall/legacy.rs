@@ -127,7 +127,8 @@ fn request(name: &str, len: usize) -> Vec<u8> {
 
 fn get(socket: &Socket, ip: Ip, option: i32, bytes: &mut [u8]) -> io::Result<()> {
     let level = if ip == Ip::V4 { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
-    uapi::getsockopt(socket.as_raw_fd(), level, option, bytes).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+    uapi::getsockopt(socket.as_raw_fd(), level, option, bytes)
+        .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
     Ok(())
 }
 
@@ -293,13 +294,7 @@ fn header(ip: Ip, layout: &Layout, bytes: &[u8]) -> Option<Vec<Expr>> {
     Some(tests.into_iter().map(Expr::Test).collect())
 }
 
-fn range(
-    ip: Ip,
-    address: u128,
-    mask: u128,
-    inverted: bool,
-    test: impl Fn(u128, u128, bool) -> Test,
-) -> Option<Test> {
+fn range(ip: Ip, address: u128, mask: u128, inverted: bool, test: impl Fn(u128, u128, bool) -> Test) -> Option<Test> {
     let host = ip.max() & !mask;
     match host & host.wrapping_add(1) {
         0 if host == ip.max() && !inverted => None,

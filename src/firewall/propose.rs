@@ -113,9 +113,10 @@ fn iptables(needs: &Needs, nets: &[IpNet]) -> String {
 
 /// Whether somebody works with iptables here: its chains have names in capitals.
 fn uses_iptables(ruleset: &Ruleset) -> bool {
-    let mut tables = ruleset.tables.iter().filter(|table| {
-        table.name == "filter" && matches!(table.family, Family::Ip | Family::Ip6 | Family::Legacy(_))
-    });
+    let mut tables = ruleset
+        .tables
+        .iter()
+        .filter(|table| table.name == "filter" && matches!(table.family, Family::Ip | Family::Ip6 | Family::Legacy(_)));
     let in_use = |hook: &Hook, rules: usize| hook.point == Point::Input && (rules > 0 || !hook.accepts);
     tables.any(|table| {
         let input = table.chains.get("INPUT");
@@ -136,7 +137,9 @@ fn opening(port: u16, refusal: &Refusal) -> Vec<String> {
         _ => None,
     };
     let word = if *ip == Ip::V4 { "ip" } else { "ip6" };
-    let with_tool = |tool| nets.iter().map(move |net| format!("{tool} -t {table} -I {base} -p tcp -s {net} --dport {port} -j ACCEPT"));
+    let with_tool = |tool| {
+        nets.iter().map(move |net| format!("{tool} -t {table} -I {base} -p tcp -s {net} --dport {port} -j ACCEPT"))
+    };
     match tool {
         Some(tool) => with_tool(tool).collect(),
         None => {

@@ -198,14 +198,17 @@ fn by(walk: &Walk, fate: Fate, some: &Sources) -> Vec<String> {
 /// What is known before any rule is read.
 fn of_peers(peers: &Peers) -> Vec<Finding> {
     let pattern = |pattern: &String| {
-        notice(format!("{pattern} of hosts-allow cannot be put into a firewall: give addresses, networks or names there"))
+        notice(format!(
+            "{pattern} of hosts-allow cannot be put into a firewall: give addresses, networks or names there"
+        ))
     };
     let unresolved = |(name, why): &(String, String)| Finding {
         level: Level::CannotTell,
         text: format!("{name} of hosts-allow has no address ({why}): what the firewall does with it is not known"),
     };
     let nobody = peers.known.is_empty() && peers.unresolved.is_empty() && peers.patterns.is_empty();
-    let nobody = nobody.then(|| notice("No peers are named (relocation.hosts-allow): nobody has to reach the port".into()));
+    let nobody =
+        nobody.then(|| notice("No peers are named (relocation.hosts-allow): nobody has to reach the port".into()));
     peers.patterns.iter().map(pattern).chain(peers.unresolved.iter().map(unresolved)).chain(nobody).collect()
 }
 

@@ -99,15 +99,51 @@ pub(super) struct Rule {
 /// One step of a rule. Registers are numbered by their first byte, 0 to 63.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Expr {
-    Payload { dreg: usize, base: u32, offset: u32, len: usize },
-    Meta { dreg: usize, key: u32 },
-    Ct { dreg: usize, key: u32 },
-    FibType { dreg: usize, flags: u32 },
-    Constant { dreg: usize, data: Vec<u8> },
-    Bitwise { sreg: usize, dreg: usize, mask: Vec<u8>, xor: Vec<u8> },
-    Cmp { sreg: usize, op: u32, data: Vec<u8> },
-    Range { sreg: usize, inverted: bool, from: Vec<u8>, to: Vec<u8> },
-    Lookup { sreg: usize, set: String, inverted: bool, map: Map },
+    Payload {
+        dreg: usize,
+        base: u32,
+        offset: u32,
+        len: usize,
+    },
+    Meta {
+        dreg: usize,
+        key: u32,
+    },
+    Ct {
+        dreg: usize,
+        key: u32,
+    },
+    FibType {
+        dreg: usize,
+        flags: u32,
+    },
+    Constant {
+        dreg: usize,
+        data: Vec<u8>,
+    },
+    Bitwise {
+        sreg: usize,
+        dreg: usize,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    Cmp {
+        sreg: usize,
+        op: u32,
+        data: Vec<u8>,
+    },
+    Range {
+        sreg: usize,
+        inverted: bool,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    },
+    Lookup {
+        sreg: usize,
+        set: String,
+        inverted: bool,
+        map: Map,
+    },
     Verdict(Verdict),
     Test(Test),
     /// It counts, logs or marks; it decides nothing.
@@ -151,18 +187,50 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
     Never,
-    Source { first: u128, last: u128, inverted: bool },
-    Destination { first: u128, last: u128, inverted: bool },
+    Source {
+        first: u128,
+        last: u128,
+        inverted: bool,
+    },
+    Destination {
+        first: u128,
+        last: u128,
+        inverted: bool,
+    },
     /// The same with addresses as they lie in memory; those of IPv4 in the first four bytes.
-    Between { source: bool, first: [u8; 16], last: [u8; 16], inverted: bool },
-    Protocol { number: u16, inverted: bool },
-    Ports { ranges: Vec<(u16, u16)>, inverted: bool },
-    Flags { mask: u8, value: u8, inverted: bool },
-    State { mask: u32, inverted: bool },
+    Between {
+        source: bool,
+        first: [u8; 16],
+        last: [u8; 16],
+        inverted: bool,
+    },
+    Protocol {
+        number: u16,
+        inverted: bool,
+    },
+    Ports {
+        ranges: Vec<(u16, u16)>,
+        inverted: bool,
+    },
+    Flags {
+        mask: u8,
+        value: u8,
+        inverted: bool,
+    },
+    State {
+        mask: u32,
+        inverted: bool,
+    },
     /// The address types, as bits, of which the destination must be one.
-    DestinationType { mask: u16, inverted: bool },
+    DestinationType {
+        mask: u16,
+        inverted: bool,
+    },
     /// The loopback interface, or another.
-    Interface { loopback: bool, inverted: bool },
+    Interface {
+        loopback: bool,
+        inverted: bool,
+    },
     /// On something that is not known here.
     Depends(String),
 }

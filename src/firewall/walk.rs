@@ -166,7 +166,9 @@ impl Walker<'_> {
         if scope.is_partial() {
             self.walk.accepts.truncate(accepts);
             let refused = self.walk.drops[drops..].iter().cloned();
-            self.walk.doubts.extend(refused.map(|(sources, place)| (sources, place, "the way by which it comes".into())));
+            self.walk
+                .doubts
+                .extend(refused.map(|(sources, place)| (sources, place, "the way by which it comes".into())));
             return arriving.clone();
         }
         union(&self.walk.accepts[accepts..])

@@ -58,7 +58,10 @@ fn chains_and_addresses() {
         ),
         ("++--", "6 -t mangle -A PREROUTING -p tcp --dport 8002 -j DROP"),
         ("--++", "4 -t raw -A PREROUTING -p tcp ! --dport 22 -j DROP"),
-        ("++++", "4 -A INPUT -p udp --dport 8002 -j DROP\n4 -A INPUT -i lo -j DROP\n6 -A INPUT -p tcp --dport 8003 -j DROP"),
+        (
+            "++++",
+            "4 -A INPUT -p udp --dport 8002 -j DROP\n4 -A INPUT -i lo -j DROP\n6 -A INPUT -p tcp --dport 8003 -j DROP",
+        ),
     ]);
 }
 
@@ -67,12 +70,27 @@ fn chains_and_addresses() {
 fn matches() {
     compare(&[
         ("--++", "4 -A INPUT -p tcp -m multiport --dports 22,8000:8005,9000 -j DROP"),
-        ("++++", "4 -A INPUT -p tcp -m multiport --dports 22,8003:8005 -j DROP\n6 -A INPUT -p tcp -m multiport ! --dports 8002 -j DROP"),
-        ("-+-+", "4 -A INPUT -m iprange --src-range 10.77.0.1-10.77.0.9 -j DROP\n6 -A INPUT -p tcp -m iprange ! --src-range fd77:0:0:1::-fd77:ffff:: -j DROP"),
-        ("++++", "4 -A INPUT -p tcp ! --syn -m conntrack --ctstate NEW -j DROP\n6 -A INPUT -m conntrack --ctstate INVALID -j DROP"),
+        (
+            "++++",
+            "4 -A INPUT -p tcp -m multiport --dports 22,8003:8005 -j DROP\n6 -A INPUT -p tcp -m multiport ! --dports 8002 -j DROP",
+        ),
+        (
+            "-+-+",
+            "4 -A INPUT -m iprange --src-range 10.77.0.1-10.77.0.9 -j DROP\n6 -A INPUT -p tcp -m iprange ! --src-range fd77:0:0:1::-fd77:ffff:: -j DROP",
+        ),
+        (
+            "++++",
+            "4 -A INPUT -p tcp ! --syn -m conntrack --ctstate NEW -j DROP\n6 -A INPUT -m conntrack --ctstate INVALID -j DROP",
+        ),
         ("----", "4 -A INPUT -p tcp --syn -j DROP\n6 -A INPUT -p tcp -m conntrack ! --ctstate ESTABLISHED -j DROP"),
-        ("--++", "4 -A INPUT -m addrtype --dst-type LOCAL -p tcp --dport 8002 -j DROP\n6 -A INPUT -m addrtype ! --dst-type LOCAL -p tcp -j DROP"),
-        ("--++", "4 -A INPUT -m pkttype --pkt-type unicast -p tcp -j DROP\n6 -A INPUT -m pkttype --pkt-type multicast -p tcp -j DROP"),
+        (
+            "--++",
+            "4 -A INPUT -m addrtype --dst-type LOCAL -p tcp --dport 8002 -j DROP\n6 -A INPUT -m addrtype ! --dst-type LOCAL -p tcp -j DROP",
+        ),
+        (
+            "--++",
+            "4 -A INPUT -m pkttype --pkt-type unicast -p tcp -j DROP\n6 -A INPUT -m pkttype --pkt-type multicast -p tcp -j DROP",
+        ),
         (
             "++++",
             "4 -t nat -N DOCKER
@@ -94,6 +112,9 @@ fn what_cannot_be_told_is_not() {
         ("??++", "4 -A INPUT -p tcp -m recent --name x --set -j DROP"),
         ("??++", "4 -A INPUT -p tcp --dport 8002 -j NFQUEUE"),
         ("??++", "4 -t nat -A PREROUTING -p tcp --dport 8002 -j REDIRECT --to-ports 9"),
-        ("--++", "4 -A INPUT -i wire -j DROP\n4 -A INPUT -p tcp -m recent --name x --rcheck -j DROP\n4 -A INPUT -p tcp -j DROP"),
+        (
+            "--++",
+            "4 -A INPUT -i wire -j DROP\n4 -A INPUT -p tcp -m recent --name x --rcheck -j DROP\n4 -A INPUT -p tcp -j DROP",
+        ),
     ]);
 }

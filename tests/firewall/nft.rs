@@ -48,12 +48,21 @@ fn chains_policies_and_addresses() {
         ("+-++", input!("ip saddr != 10.77.0.2 tcp dport { 22, 8002 } drop")),
         ("-+++", input!("ip saddr 10.77.0.2 tcp dport 8002 reject with tcp reset")),
         ("--++", input!("meta nfproto ipv4 tcp dport >= 8002 counter log drop")),
-        ("++--", "table ip6 t { chain i { type filter hook input priority 0; policy drop; icmpv6 type != 1 accept; } }"),
+        (
+            "++--",
+            "table ip6 t { chain i { type filter hook input priority 0; policy drop; icmpv6 type != 1 accept; } }",
+        ),
         ("--++", "table ip t { chain p { type filter hook prerouting priority -150; tcp dport 8002 drop; } }"),
-        ("++++", "table inet t { chain o { type filter hook output priority 0; tcp dport 8002 drop; }
-                  chain f { type filter hook forward priority 0; policy drop; } }"),
-        ("----", "table inet a { chain i { type filter hook input priority -5; tcp dport 8002 accept; } }
-                  table inet b { chain i { type filter hook input priority 5; tcp dport 8002 drop; } }"),
+        (
+            "++++",
+            "table inet t { chain o { type filter hook output priority 0; tcp dport 8002 drop; }
+                  chain f { type filter hook forward priority 0; policy drop; } }",
+        ),
+        (
+            "----",
+            "table inet a { chain i { type filter hook input priority -5; tcp dport 8002 accept; } }
+                  table inet b { chain i { type filter hook input priority 5; tcp dport 8002 drop; } }",
+        ),
         ("++++", "table inet t { flags dormant; chain i { type filter hook input priority 0; policy drop; } }"),
     ]);
 }

@@ -63,7 +63,8 @@ fn the_same_with_iptables() {
             run(tool, &["-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]);
         }
         let commands = proposal().iptables.expect("iptables is in use");
-        let commands = commands.replace("ip6tables ", &format!("{} ", tools[1])).replace("iptables ", &format!("{} ", tools[0]));
+        let commands =
+            commands.replace("ip6tables ", &format!("{} ", tools[1])).replace("iptables ", &format!("{} ", tools[0]));
         for _ in 0..2 {
             feed("sh", &["-e"], &commands);
             assert_closed(&host);
@@ -75,7 +76,8 @@ fn the_same_with_iptables() {
 #[ignore = "needs root and nft: cargo xtask test"]
 fn a_chain_that_refuses_a_peer_gets_a_rule_for_it() {
     let host = Host::new();
-    load("table inet filter { chain input { type filter hook input priority 0; policy drop; meta l4proto icmpv6 accept; iif lo accept; } }",
+    load(
+        "table inet filter { chain input { type filter hook input priority 0; policy drop; meta l4proto icmpv6 accept; iif lo accept; } }",
     );
     let report = check(&needs(&peers())).expect("the rules are read");
     assert_eq!(report.worst(), Some(Level::Error));
