@@ -277,7 +277,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Pair(args) => pair::run(&args, &config),
         Command::Peers(args) => pair::peers(&args, state_dir),
         Command::Unpair(args) => pair::unpair(&args, state_dir),
-        Command::Check(check) => return check::run(&check, &config.relocation),
+        Command::Check(check) => return check::run(&check, &config),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)

@@ -25,7 +25,7 @@ use std::io;
 use std::net::IpAddr;
 
 use self::packet::Packet;
-pub use self::peers::{Peer, Peers, RESOLVE_MAX, Resolve, system};
+pub use self::peers::{Known, Peer, Peers, RESOLVE_MAX, Resolve, system};
 pub use self::propose::Proposal;
 pub use self::report::{Fate, Finding, Level, Report, Row};
 use self::ruleset::Ruleset;

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use bascule::config::Relocation;
-use bascule::firewall::{self, Level, Needs, Peers, Proposal, Report, Row};
+use bascule::config::{Config, Relocation};
+use bascule::firewall::{self, Known, Level, Needs, Peers, Proposal, Report, Row};
+use bascule::tls::Pins;
 use clap::Args;
 use comfy_table::{Table, presets};
 
@@ -12,8 +13,8 @@ use super::exit::{self, Error};
 
 /// Compare this host with what the relocation service needs; nothing is changed
 ///
-/// With --firewall: what nftables and iptables do with connections to the relocation port, from each peer that hosts-allow names and from
-/// everybody else, and rules that would close it to all but the peers. Where it hangs on something that cannot be known (the interface, a
+/// With --firewall: what nftables and iptables do with connections to the relocation port, from each peer and from everybody else, and rules that would close it to all but the peers. Peers are those of hosts-allow; where that allows every address, the hosts that this one is
+/// paired with (or those of security.names, with certificates) and security.in-clear. Where it hangs on something that cannot be known (the interface, a
 /// rate, a mark), the rule is named and nothing is claimed. Exits with 0 when all is as it should be; see the exit codes for the rest.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -26,8 +27,8 @@ pub(crate) struct Check {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Check, relocation: &Relocation) -> ExitCode {
-    let report = match look(relocation) {
+pub(crate) fn run(args: &Check, config: &Config) -> ExitCode {
+    let report = match look(config) {
         Ok(report) => report,
         Err(error) => return exit::of(Err(error)),
     };
@@ -42,12 +43,28 @@ pub(crate) fn run(args: &Check, relocation: &Relocation) -> ExitCode {
     })
 }
 
-fn look(relocation: &Relocation) -> Result<Report, Error> {
+fn look(config: &Config) -> Result<Report, Error> {
+    let relocation = &config.relocation;
     if !relocation.enabled {
         return Ok(Report::not_served(relocation.port));
     }
-    let peers = Peers::of_allow(&relocation.hosts_allow, &firewall::system);
+    let peers = Peers::new(&relocation.hosts_allow, &known(config)?, &firewall::system);
     Ok(firewall::check(&Needs { port: relocation.port, listen: listen(relocation)?, peers })?)
+}
+
+/// Who can prove who he is, or need not.
+fn known(config: &Config) -> Result<Vec<Known>, Error> {
+    let security = &config.security;
+    let alike = |name: &String| Known { name: name.clone(), address: name.clone() };
+    let mut known: Vec<Known> = match &security.authority {
+        Some(_) => security.names.iter().map(alike).collect(),
+        None => {
+            let pins = Pins::read(&config.state.dir)?;
+            pins.iter().map(|pin| Known { name: pin.name.clone(), address: pin.address.clone() }).collect()
+        }
+    };
+    known.extend(security.in_clear.texts().iter().map(alike));
+    Ok(known)
 }
 
 fn listen(relocation: &Relocation) -> Result<Vec<IpAddr>, Error> {

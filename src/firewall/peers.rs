@@ -1,4 +1,5 @@
-//! Who should reach the relocation port: hosts-allow as addresses and networks, and whatever of it a firewall cannot know.
+//! Who should reach the relocation port, as addresses and networks: hosts-allow, and where that allows every address the hosts that
+//! can prove who they are. Whatever of it a firewall cannot know is told.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -34,30 +35,54 @@ pub struct Peers {
     pub patterns: Vec<String>,
 }
 
-/// Finds the addresses of a name, before the deadline.
+/// A host that this one knows by something other than its address: paired with it, or named in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// What people call it.
+    pub name: String,
+    /// Its address, its network, or a name that has addresses.
+    pub address: String,
+}
+
+/// Finds the addresses of names, before the deadline.
 pub type Resolve<'a> = &'a dyn Fn(&[String], Instant) -> Vec<io::Result<Vec<IpAddr>>>;
 
 impl Peers {
-    /// The hosts of hosts-allow; `resolve` is [`system`] but in tests.
+    /// The hosts of hosts-allow; the known ones in place of an entry for every address. `resolve` is [`system`] but in tests.
     #[must_use]
-    pub fn of_allow(allow: &Allow, resolve: Resolve<'_>) -> Peers {
+    pub fn new(allow: &Allow, known: &[Known], resolve: Resolve<'_>) -> Peers {
         let mut peers = Peers::default();
         let mut names = Vec::new();
+        let mut everywhere = false;
         for entry in &allow.0 {
             match entry {
+                Entry::Net(net) if net.prefix_len() == 0 => everywhere = true,
                 Entry::Net(net) => peers.known.push(Peer { name: entry.to_string(), nets: vec![net.trunc()] }),
-                Entry::Name(name) => names.push(name.clone()),
+                Entry::Name(name) => names.push((name.clone(), name.clone())),
                 Entry::Pattern(..) => peers.patterns.push(entry.to_string()),
             }
         }
-        let found = resolve(&names, Instant::now() + RESOLVE_MAX);
-        for (name, addresses) in names.into_iter().zip(found) {
-            match addresses {
-                Ok(addresses) => peers.known.push(Peer { name, nets: nets(addresses) }),
-                Err(error) => peers.unresolved.push((name, error.to_string())),
+        for Known { name, address } in known.iter().filter(|_| everywhere) {
+            let net =
+                address.parse::<IpAddr>().map(|ip| ip.to_canonical().into()).or_else(|_| address.parse::<IpNet>());
+            match net {
+                Ok(net) => peers.known.push(Peer { name: name.clone(), nets: vec![net.trunc()] }),
+                Err(_) => names.push((name.clone(), address.clone())),
             }
         }
+        peers.resolve(names, resolve);
         peers
+    }
+
+    fn resolve(&mut self, names: Vec<(String, String)>, resolve: Resolve<'_>) {
+        let asked: Vec<String> = names.iter().map(|(_, address)| address.clone()).collect();
+        let found = resolve(&asked, Instant::now() + RESOLVE_MAX);
+        for ((name, _), addresses) in names.into_iter().zip(found) {
+            match addresses {
+                Ok(addresses) => self.known.push(Peer { name, nets: nets(addresses) }),
+                Err(error) => self.unresolved.push((name, error.to_string())),
+            }
+        }
     }
 
     /// Every network of theirs, each once.
@@ -118,7 +143,7 @@ mod tests {
             };
             names.iter().map(known).collect()
         };
-        let peers = Peers::of_allow(&allow, &resolve);
+        let peers = Peers::new(&allow, &[known("node9", "10.9.9.9")], &resolve);
         let shown: Vec<String> = peers.known.iter().map(|peer| format!("{} {:?}", peer.name, peer.nets)).collect();
         assert_eq!(
             shown,
@@ -126,6 +151,21 @@ mod tests {
         );
         assert_eq!(peers.unresolved, [("node3.example.org".to_owned(), "no such name".to_owned())]);
         assert_eq!(peers.patterns, [r"/node[0-9]\.example\.org/"]);
+    }
+
+    fn known(name: &str, address: &str) -> Known {
+        Known { name: name.into(), address: address.into() }
+    }
+
+    #[test]
+    fn where_every_address_is_allowed_the_hosts_that_are_known_count() {
+        let hosts =
+            [known("node2", "::ffff:10.0.0.2"), known("node3", "node3.example.org"), known("link", "10.9.0.0/16")];
+        let resolve = |names: &[String], _| names.iter().map(|_| Ok(vec!["192.0.2.3".parse().unwrap()])).collect();
+        let peers = Peers::new(&Allow::everywhere(), &hosts, &resolve);
+        let shown: Vec<String> = peers.known.iter().map(|peer| format!("{} {:?}", peer.name, peer.nets)).collect();
+        assert_eq!(shown, ["node2 [10.0.0.2/32]", "link [10.9.0.0/16]", "node3 [192.0.2.3/32]"]);
+        assert_eq!(Peers::new(&Allow::default(), &hosts, &resolve), Peers::default());
     }
 
     #[test]

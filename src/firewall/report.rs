@@ -204,11 +204,12 @@ fn of_peers(peers: &Peers) -> Vec<Finding> {
     };
     let unresolved = |(name, why): &(String, String)| Finding {
         level: Level::CannotTell,
-        text: format!("{name} of hosts-allow has no address ({why}): what the firewall does with it is not known"),
+        text: format!("{name} has no address ({why}): what the firewall does with it is not known"),
     };
     let nobody = peers.known.is_empty() && peers.unresolved.is_empty() && peers.patterns.is_empty();
-    let nobody =
-        nobody.then(|| notice("No peers are named (relocation.hosts-allow): nobody has to reach the port".into()));
+    let nobody = nobody.then(|| {
+        notice("No peers are known (bascule peers, relocation.hosts-allow): nobody has to reach the port".into())
+    });
     peers.patterns.iter().map(pattern).chain(peers.unresolved.iter().map(unresolved)).chain(nobody).collect()
 }
 

@@ -9,7 +9,13 @@ fn bascule(config: &str) -> Output {
     let file = dir.path().join("bascule.toml");
     std::fs::write(&file, config).expect("a file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_bascule"));
-    command.arg("--config").arg(file).args(["check", "--firewall"]).args(config.contains("# json").then_some("--json"));
+    command
+        .arg("--config")
+        .arg(file)
+        .arg("--state-dir")
+        .arg(dir.path())
+        .args(["check", "--firewall"])
+        .args(config.contains("# json").then_some("--json"));
     command.output().expect("it runs")
 }
 
@@ -25,6 +31,8 @@ fn exit_codes_tell_what_was_found() {
         (5, "[relocation]\nhosts-allow = ['10.77.0.2', '10.77.0.9']", closed),
         (6, "[relocation]\nhosts-allow = ['10.77.0.2', 'node2.example.invalid']", closed),
         (0, "[relocation]\nhosts-allow = ['10.77.0.2', '/node[0-9].*/']", closed),
+        (0, "[security]\nin-clear = ['10.77.0.2']", closed),
+        (5, "[security]\nin-clear = ['10.77.200.3']", closed),
         (0, "[relocation]\nenabled = false", ""),
         (0, "[relocation]\naddress = ['127.0.0.1']", ""),
         (1, "[relocation]\naddress = ['nosuch0']", ""),
