@@ -248,50 +248,67 @@ fn extension(bytes: &[u8]) -> Option<(&str, u32, &[u8], usize)> {
     Some((std::str::from_utf8(name).ok()?, bytes[31].into(), data, len))
 }
 
+// What is inverted (IPT_INV_… and IP6T_INV_…; those that count here have the same values), and flags.
+const INV_IN: u8 = 1;
+const INV_OUT: u8 = 2;
+const INV_SOURCE: u8 = 8;
+const INV_DESTINATION: u8 = 0x10;
+const INV_FRAGMENT: u8 = 0x20;
+const INV_PROTOCOL: u8 = 0x40;
+const IP_F_FRAG: u8 = 1;
+const IP6_F_PROTO: u8 = 1;
+const IP6_F_TOS: u8 = 2;
+
 /// The conditions of the header itself.
 fn header(ip: Ip, layout: &Layout, bytes: &[u8]) -> Option<Vec<Expr>> {
-    // IPT_INV_… and IP6T_INV_…, of which those that count here have the same values.
-    const INV_IN: u8 = 1;
-    const INV_OUT: u8 = 2;
-    const INV_SOURCE: u8 = 8;
-    const INV_DESTINATION: u8 = 0x10;
-    const INV_FRAGMENT: u8 = 0x20;
-    const INV_PROTOCOL: u8 = 0x40;
-    const F_FIRST: u8 = 1; // IPT_F_FRAG, IP6T_F_PROTO
-    const F_TOS: u8 = 2; // IP6T_F_TOS
-    let (flags, inverse) = (*bytes.get(layout.flags)?, *bytes.get(layout.inverse)?);
-    let inverted = |bit: u8| inverse & bit != 0;
-    let address = |number: usize| bytes.get(number * layout.address..(number + 1) * layout.address).map(as_number);
-    let [source, destination, source_mask, destination_mask] = [address(0)?, address(1)?, address(2)?, address(3)?];
-    let interface = |number: usize| bytes.get(layout.interfaces + 16 * number..layout.interfaces + 16 * (number + 1));
-    let [within, out, within_mask, out_mask] = [interface(0)?, interface(1)?, interface(2)?, interface(3)?];
-    let mut tests = Vec::new();
-    tests.extend(range(ip, source, source_mask, inverted(INV_SOURCE), |first, last, inverted| Test::Source {
-        first,
-        last,
-        inverted,
-    }));
-    let to = |first, last, inverted| Test::Destination { first, last, inverted };
-    tests.extend(range(ip, destination, destination_mask, inverted(INV_DESTINATION), to));
-    if within_mask.iter().any(|byte| *byte != 0) || inverted(INV_IN) {
-        let loopback = within.starts_with(b"lo\0") && within_mask.starts_with(&[0xff; 3]);
-        tests.push(Test::Interface { loopback, inverted: inverted(INV_IN) });
+    let inverse = *bytes.get(layout.inverse)?;
+    let mut tests = addresses(ip, layout, bytes, inverse)?;
+    tests.extend(interfaces(layout, bytes, inverse)?);
+    let (flags, number) = (*bytes.get(layout.flags)?, u16_at(bytes, layout.protocol)?);
+    let has_protocol = match ip {
+        Ip::V4 => number != 0,
+        Ip::V6 => flags & IP6_F_PROTO != 0,
+    };
+    if has_protocol {
+        tests.push(Test::Protocol { number, inverted: inverse & INV_PROTOCOL != 0 });
     }
-    // A packet that comes in has no interface to go out by.
-    if (out.iter().zip(out_mask).any(|(byte, mask)| byte & mask != 0)) != inverted(INV_OUT) {
+    if ip == Ip::V4 && (flags & IP_F_FRAG != 0) != (inverse & INV_FRAGMENT != 0) {
         tests.push(Test::Never);
     }
-    if ip == Ip::V4 && (flags & F_FIRST != 0) != inverted(INV_FRAGMENT) {
-        tests.push(Test::Never);
-    }
-    if ip == Ip::V6 && flags & F_TOS != 0 {
+    if ip == Ip::V6 && flags & IP6_F_TOS != 0 {
         tests.push(Test::Depends("the traffic class".into()));
     }
-    let number = u16_at(bytes, layout.protocol)?;
-    if if ip == Ip::V4 { number != 0 } else { flags & F_FIRST != 0 } {
-        tests.push(Test::Protocol { number, inverted: inverted(INV_PROTOCOL) });
-    }
     Some(tests.into_iter().map(Expr::Test).collect())
+}
+
+fn addresses(ip: Ip, layout: &Layout, bytes: &[u8], inverse: u8) -> Option<Vec<Test>> {
+    let address = |number: usize| bytes.get(number * layout.address..(number + 1) * layout.address).map(as_number);
+    let [source, destination, source_mask, destination_mask] = [address(0)?, address(1)?, address(2)?, address(3)?];
+    let from = |first, last, inverted| Test::Source { first, last, inverted };
+    let to = |first, last, inverted| Test::Destination { first, last, inverted };
+    let from = range(ip, source, source_mask, inverse & INV_SOURCE != 0, from);
+    let to = range(ip, destination, destination_mask, inverse & INV_DESTINATION != 0, to);
+    Some(from.into_iter().chain(to).collect())
+}
+
+/// A packet that comes in has no interface to go out by.
+fn interfaces(layout: &Layout, bytes: &[u8], inverse: u8) -> Option<Vec<Test>> {
+    const NAME_LEN: usize = 16; // IFNAMSIZ
+    let name = |number: usize| {
+        let at = layout.interfaces + NAME_LEN * number;
+        bytes.get(at..at + NAME_LEN)
+    };
+    let [within, out, within_mask, out_mask] = [name(0)?, name(1)?, name(2)?, name(3)?];
+    let (inverted, mut tests) = (inverse & INV_IN != 0, Vec::new());
+    if within_mask.iter().any(|byte| *byte != 0) || inverted {
+        let loopback = within.starts_with(b"lo\0") && within_mask.starts_with(&[0xff; 3]);
+        tests.push(Test::Interface { loopback, inverted });
+    }
+    let is_named = out.iter().zip(out_mask).any(|(byte, mask)| byte & mask != 0);
+    if is_named != (inverse & INV_OUT != 0) {
+        tests.push(Test::Never);
+    }
+    Some(tests)
 }
 
 fn range(ip: Ip, address: u128, mask: u128, inverted: bool, test: impl Fn(u128, u128, bool) -> Test) -> Option<Test> {

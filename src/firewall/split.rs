@@ -94,9 +94,9 @@ fn run(key: &[Byte], ip: Ip) -> usize {
     let is_interface = |byte: &&Byte| byte.known != 0xff && byte.origin == Origin::Interface;
     let interface = key.iter().take_while(is_interface).count();
     let starts_address = key[0].known != 0xff && key[0].origin == Origin::Source(0);
-    let address = if starts_address { (1..=ip.len().min(key.len())).rev() } else { (1..=0).rev() };
-    let mut address = address.filter(|len| source_mask(&key[..*len], ip).is_some());
-    interface.max(address.next().unwrap_or(1)).max(1)
+    let longest = if starts_address { ip.len().min(key.len()) } else { 0 };
+    let address = (1..=longest).rev().find(|len| source_mask(&key[..*len], ip).is_some());
+    interface.max(address.unwrap_or(1))
 }
 
 fn run_equals(key: &[Byte], value: &[u8], ip: Ip) -> Split {
