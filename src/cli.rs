@@ -5,6 +5,7 @@ macro_rules! out {
     ($($words:tt)*) => { $crate::cli::print(format_args!($($words)*)) };
 }
 
+mod check;
 mod config;
 pub(crate) mod domain;
 pub(crate) mod exit;
@@ -68,6 +69,7 @@ enum Command {
     Pair(pair::Pair),
     Peers(pair::Peers),
     Unpair(pair::Unpair),
+    Check(check::Check),
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
     Session(Session),
@@ -275,6 +277,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Pair(args) => pair::run(&args, &config),
         Command::Peers(args) => pair::peers(&args, state_dir),
         Command::Unpair(args) => pair::unpair(&args, state_dir),
+        Command::Check(check) => return check::run(&check, &config),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)

@@ -30,6 +30,7 @@ pub mod recover;
 
 pub mod config;
 pub mod daemon;
+pub mod firewall;
 
 // What it stands on: two traits, and who implements them.
 pub mod drbd;

@@ -12,6 +12,10 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const IN_DOUBT: u8 = 3;
 /// Preflight refused it; nothing was changed.
 pub(crate) const REFUSED: u8 = 4;
+/// `check` found something open that should be closed, or closed that should be open.
+pub(crate) const DIFFERS: u8 = 5;
+/// `check` found nothing of that kind, and something that cannot be told.
+pub(crate) const CANNOT_TELL: u8 = 6;
 
 /// The table for `--help`.
 pub(crate) const TABLE: &str = "\
@@ -20,7 +24,9 @@ Exit codes:
   1  not done; nothing was changed, or everything was taken back and the domain runs where it was
   2  the command line is wrong
   3  a person must look: a domain is suspended, or it is not known where it runs; the message says what to type
-  4  refused by preflight; nothing was changed";
+  4  refused by preflight; nothing was changed
+  5  check: something is open that should be closed, or closed that should be open
+  6  check: nothing of that kind, but something cannot be told";
 
 /// A command's error.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;

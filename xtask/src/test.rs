@@ -60,6 +60,10 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
             cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
         })?;
         report.part("unit tests", || cargo(&["test", "--quiet", "--workspace"]))?;
+        match nix::unistd::Uid::effective().is_root() {
+            true => report.part("firewalls of this kernel", || cargo(FIREWALL))?,
+            false => report.skip("firewalls of this kernel", &anyhow::anyhow!("network namespaces need root")),
+        }
         report.part("DRBD in user-mode Linux", || {
             let mut counts = Counts::default();
             uml::run(&mut |line| counts.add(line)).map(|()| counts)
@@ -67,6 +71,9 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
     }
     report.part("tests in the lab", || in_the_lab(arguments))
 }
+
+/// Real rulesets and real connections, in network namespaces.
+const FIREWALL: &[&str] = &["test", "--quiet", "--test", "firewall", "--", "--ignored"];
 
 /// A lab that ran before is used and left running.
 fn in_the_lab(arguments: &Arguments) -> anyhow::Result<Counts> {

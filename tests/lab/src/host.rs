@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use crate::command::{as_root, run};
 
 /// Packages of the host, and what each is for.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 13] = [
     "qemu-system-x86", // the nodes
     "mmdebstrap",      // their root file system
     "e2fsprogs",       // its image
@@ -17,6 +17,9 @@ const PACKAGES: [&str; 10] = [
     "xz-utils",        // the dom0 kernel is an XZ stream in its vmlinuz
     "openssh-client",  // the way into the nodes
     "debian-archive-keyring",
+    "iproute2", // the firewall's tests
+    "iptables",
+    "nftables",
     "libxen-dev", // to build bascule itself
     "libclang-dev",
     "pkg-config",
