@@ -200,30 +200,19 @@ fn what_stands_against_a_migration_is_said_and_nothing_is_changed() {
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn what_a_domain_from_elsewhere_may_name_is_in_the_configuration() {
-    const FILE: &str = "/etc/bascule/bascule.toml";
     on_the_pair("configuration", |pair| {
         pair.create(VM0, 1)?;
-        pair.node(2).ok(&format!("cp {FILE} /run/kept.toml"))?;
-        reload(pair, 2, "[guests]\nkernels = ['/boot']", "configuration taken over")?;
+        pair.configure_whole(2, "[guests]\nkernels = ['/boot']", "configuration taken over")?;
         refused(&pair.migrate(VM0, 1, "")?, 4, &["configuration", "b_info.kernel", "node2"])?;
 
         // A wrong file changes nothing.
-        reload(pair, 2, "[guests]\nkernel = ['/var/lib']", "did you mean kernels")?;
+        pair.configure_whole(2, "[guests]\nkernel = ['/var/lib']", "did you mean kernels")?;
         refused(&pair.migrate(VM0, 1, "--dry-run")?, 4, &["b_info.kernel"])?;
-        reload(pair, 2, "[guests]\nkernels = ['/var/lib']", "configuration taken over")?;
+        pair.configure_whole(2, "[guests]\nkernels = ['/var/lib']", "configuration taken over")?;
         let output = pair.migrate(VM0, 1, "")?;
         ensure!(output.success(), "{}", text(&output));
-        pair.check(VM0, 2)?;
-        pair.node(2).ok(&format!("mv /run/kept.toml {FILE}; pkill -HUP -f '^bascule serve'")).map(drop)
+        pair.check(VM0, 2)
     });
-}
-
-/// Gives a node's daemon another configuration, and waits for what it says of it.
-fn reload(pair: &Pair, nr: u8, configuration: &str, said: &str) -> anyhow::Result<()> {
-    let (node, log) = (pair.node(nr), "/var/log/bascule.log");
-    let lines = node.ok(&format!("wc -l <{log}"))?.trim().parse::<u64>()? + 1;
-    node.ok(&format!("printf \"{configuration}\" >/etc/bascule/bascule.toml; pkill -HUP -f '^bascule serve'"))?;
-    pair.wait(said, || Ok(node.run(&format!("tail -n +{lines} {log} | grep -q '{said}'"))?.success()))
 }
 
 #[test]

@@ -15,6 +15,11 @@ pub const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 /// How long anything else may take.
 const LIMIT: Duration = Duration::from_secs(240);
 const POLL: Duration = Duration::from_millis(300);
+/// The nodes' configuration of bascule, as they have it from the beginning.
+const CONFIGURATION: &str = include_str!("../node/files/etc/bascule/bascule.toml");
+const FILE: &str = "/etc/bascule/bascule.toml";
+/// What the daemon says.
+const LOG: &str = "/var/log/bascule.log";
 
 /// A domain that the nodes have a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +93,32 @@ impl Pair {
             wait("no domain is left", || Ok(domains(node)?.is_empty()))?;
             node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
             self.serve(node.nr())?;
+            if node.read_file(FILE)? != CONFIGURATION.as_bytes() {
+                self.configure(node.nr(), "")?;
+            }
         }
         self.introduce()?;
         self.lab.wait_until_replicated(LIMIT)
+    }
+
+    /// Gives a node the lab's configuration and these settings beside it, and its daemon takes them over.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn configure(&self, nr: u8, settings: &str) -> anyhow::Result<()> {
+        self.configure_whole(nr, &format!("{CONFIGURATION}{settings}"), "configuration taken over")
+    }
+
+    /// Gives a node another configuration, and waits for what its daemon says of it.
+    ///
+    /// # Errors
+    /// It says nothing like it.
+    pub fn configure_whole(&self, nr: u8, configuration: &str, said: &str) -> anyhow::Result<()> {
+        let node = self.node(nr);
+        let lines = node.ok(&format!("wc -l <{LOG}"))?.trim().parse::<u64>()? + 1;
+        node.write_file(FILE, 0o644, configuration.as_bytes())?;
+        node.ok("pkill -HUP -f '^bascule serve'")?;
+        wait(said, || Ok(node.run(&format!("tail -n +{lines} {LOG} | grep -q '{said}'"))?.success()))
     }
 
     /// Makes the nodes know each other, unless they do.
@@ -147,7 +175,7 @@ impl Pair {
 
     fn start_daemon(&self, nr: u8, options: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
-        let serve = format!("setsid bascule serve {options} </dev/null >>/var/log/bascule.log 2>&1 &");
+        let serve = format!("setsid bascule serve {options} </dev/null >>{LOG} 2>&1 &");
         node.ok(&format!("pgrep -f '^bascule serve' >/dev/null || {{ {serve} }}"))?;
         wait("the daemon listens", || Ok(node.run("ss -Hltn sport = :8002 | grep -q .")?.success()))
     }

@@ -23,7 +23,7 @@ use crate::say::say;
 /// Move a domain to and fro by `bascule migrate` and by `xl migrate`, and compare
 ///
 /// A paravirtual guest of 128 MiB on a replicated disk is moved between the two nodes of the lab: by `bascule migrate`
-/// (never two Primaries), by `bascule migrate --handover dual`, by `xl migrate` over plain TCP with socat as its transport, and
+/// (never two Primaries, encrypted by the kernel), by the same relayed and in clear, by `bascule migrate --handover dual`, by `xl migrate` over plain TCP with socat as its transport, and
 /// by `xl migrate` over ssh; each with an idle guest and with one that rewrites its memory at 2 MiB/s. xl runs with what
 /// its users have today: the stock scripts block-drbd and vif-bridge, and a resource that allows two Primaries. Our programs and
 /// that setting are back in place at the end, whatever happens.
@@ -33,7 +33,7 @@ use crate::say::say;
 /// and the throughput of the memory stream; iperf3 over the same link, before and after each turn, says what could be reached.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Moves of each kind; two of each take about ten minutes
+    /// Moves of each kind; two of each take about a quarter of an hour
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     #[command(flatten)]
@@ -135,7 +135,7 @@ impl Bench {
         self.witness.wait_for_node(GUEST.name, at, HEARD_LIMIT)?;
         for load in Load::ALL {
             self.witness.ask(GUEST.name, load.order(), ANSWER_LIMIT)?;
-            for way in tools.ways() {
+            for &way in tools.ways() {
                 for _ in 0..moves {
                     let moved = self.one_move(load, way, at)?;
                     say(&moved.line());

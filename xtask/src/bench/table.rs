@@ -72,9 +72,13 @@ const PHASES: [&str; 7] =
     ["preflight_ms", "precopy_ms", "stop_and_copy_ms", "release_ms", "attach_ms", "handover_ms", "retire_ms"];
 
 /// Who is compared with whom.
-const RATIOS: [(Way, Way); 4] = [
+const RATIOS: [(Way, Way); 8] = [
     (Way::Bascule, Way::XlTcp),
     (Way::Bascule, Way::XlSsh),
+    (Way::Bascule, Way::BasculeClear),
+    (Way::BasculeRelayed, Way::XlSsh),
+    (Way::BasculeRelayed, Way::BasculeClear),
+    (Way::BasculeClear, Way::XlTcp),
     (Way::BasculeDual, Way::XlTcp),
     (Way::BasculeDual, Way::XlSsh),
 ];

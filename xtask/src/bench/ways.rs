@@ -38,8 +38,12 @@ pub(super) enum Tools {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Way {
-    /// `bascule migrate`, never two Primaries.
+    /// `bascule migrate`, never two Primaries, encrypted by the kernel.
     Bascule,
+    /// The same, encrypted by a relay.
+    BasculeRelayed,
+    /// The same, in clear.
+    BasculeClear,
     /// `bascule migrate --handover dual`.
     BasculeDual,
     /// `xl migrate` over plain TCP.
@@ -75,20 +79,23 @@ impl Tools {
         }
     }
 
-    pub(super) fn ways(self) -> [Way; 2] {
+    pub(super) fn ways(self) -> &'static [Way] {
         match self {
-            Self::Stock => [Way::XlTcp, Way::XlSsh],
-            Self::Bascule => [Way::Bascule, Way::BasculeDual],
+            Self::Stock => &[Way::XlTcp, Way::XlSsh],
+            Self::Bascule => &[Way::Bascule, Way::BasculeRelayed, Way::BasculeClear, Way::BasculeDual],
         }
     }
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 4] = [Self::Bascule, Self::BasculeDual, Self::XlTcp, Self::XlSsh];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Bascule, Self::BasculeRelayed, Self::BasculeClear, Self::BasculeDual, Self::XlTcp, Self::XlSsh];
 
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Bascule => "bascule migrate",
+            Self::BasculeRelayed => "bascule migrate, relayed",
+            Self::BasculeClear => "bascule migrate, in clear",
             Self::BasculeDual => "bascule migrate --handover dual",
             Self::XlTcp => "xl migrate over TCP",
             Self::XlSsh => "xl migrate over ssh",
@@ -99,7 +106,9 @@ impl Way {
     pub(super) fn command(self, guest: Guest, to: &Node) -> String {
         let (name, host) = (guest.name, to.name());
         match self {
-            Self::Bascule => format!("bascule migrate --json {name} {host}"),
+            Self::Bascule | Self::BasculeRelayed | Self::BasculeClear => {
+                format!("bascule migrate --json {name} {host}")
+            }
             Self::BasculeDual => format!("bascule migrate --json --handover dual {name} {host}"),
             Self::XlTcp => {
                 format!("xl migrate -s '' {name} 'exec socat -b 65536 STDIO TCP:{host}:{XL_TCP_PORT}'")
@@ -111,6 +120,9 @@ impl Way {
     /// Makes the destination ready. The receiver becomes `xl migrate-receive` on the connection itself (socat's nofork), so that
     /// nothing copies the stream there: plain TCP at its best.
     pub(super) fn prepare(self, pair: &Pair, to: &Node) -> anyhow::Result<()> {
+        if let Some(security) = self.security() {
+            return (1..=2).try_for_each(|nr| pair.configure(nr, security));
+        }
         if self != Self::XlTcp {
             return Ok(());
         }
@@ -121,11 +133,21 @@ impl Way {
         wait_for_listener(pair, to, XL_TCP_PORT)
     }
 
+    /// The settings of both nodes, where there are any.
+    fn security(self) -> Option<&'static str> {
+        match self {
+            Self::Bascule | Self::BasculeDual => Some(""),
+            Self::BasculeRelayed => Some("[security]\nkernel-tls = false\n"),
+            Self::BasculeClear => Some("[security]\nin-clear = ['10.99.0.0/24']\n"),
+            Self::XlTcp | Self::XlSsh => None,
+        }
+    }
+
     /// What the destination said, where that is not in what the source printed.
     pub(super) fn far_side(self, to: &Node) -> String {
         match self {
             Self::XlTcp => to.run("cat /run/bench-receive").map(|output| output.stdout).unwrap_or_default(),
-            Self::Bascule | Self::BasculeDual | Self::XlSsh => String::new(),
+            _ => String::new(),
         }
     }
 }
