@@ -6,6 +6,8 @@
 mod authority;
 #[path = "relocation/captured.rs"]
 mod captured;
+#[path = "relocation/fresh.rs"]
+mod fresh;
 #[path = "relocation/strangers.rs"]
 mod strangers;
 
