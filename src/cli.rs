@@ -180,7 +180,7 @@ pub(crate) struct Serve {
 /// The bounds of the destination's waits.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Bounds {
-    /// The bound of a wait in seconds: hello, offer, released, go, volumes or farewell; may be given several times
+    /// The bound of a wait in seconds: authentication, hello, offer, released, go, volumes or farewell; may be given several times
     #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = destination_bound)]
     timeouts: Vec<Bound>,
 }
