@@ -12,6 +12,7 @@ pub(crate) mod exit;
 mod here;
 mod history;
 mod list;
+mod log;
 mod migrate;
 mod pair;
 mod recover;
@@ -260,7 +261,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(error) => return exit::fail(exit::FAILED, &chain(&error)),
     };
-    start_log(settings::log_filter(args.served_level(&config), args.verbose));
+    log::start(settings::log_filter(args.served_level(&config), args.verbose));
     let state_dir = &config.state.dir;
     let done = match args.command {
         Command::Migrate(migrate) => return migrate::run(&migrate, &config),
@@ -281,13 +282,6 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)
-}
-
-/// The log goes to standard error.
-fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BASCULE_LOG").unwrap_or_else(|_| level.into());
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
 }
 
 #[cfg(test)]
