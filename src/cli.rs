@@ -172,6 +172,12 @@ pub(crate) struct Serve {
     /// The most sessions at one time
     #[arg(long)]
     sessions: Option<usize>,
+    /// Only look whether the daemon could serve: print each thing that it needs, and what to type where it is not there. Changes nothing
+    #[arg(long)]
+    check: bool,
+    /// Print what --check finds as JSON
+    #[arg(long, requires = "check")]
+    json: bool,
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]

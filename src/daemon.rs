@@ -8,6 +8,7 @@
 //! one appears.
 
 mod allow;
+pub mod check;
 mod door;
 mod limits;
 mod listen;

@@ -1,5 +1,7 @@
 //! `bascule serve`, and the session that its workers run.
 
+mod check;
+
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -33,6 +35,9 @@ pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), E
     // Before anything else: it looks into the environment, which no other thread may do meanwhile.
     let given = Listeners::given()?;
     let config = settings::with_options(config, args);
+    if args.check {
+        return check::run(&config, source, args.json);
+    }
     let stop = Cancel::default();
     cancel_on_signal(&stop)?;
     let listeners = listeners(given, &config.relocation)?;

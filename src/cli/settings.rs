@@ -35,6 +35,15 @@ impl Source {
         }
     }
 
+    /// The file, and whether there is one.
+    pub(crate) fn described(&self) -> String {
+        match &self.file {
+            Some(file) if file.exists() => format!("{} is right", file.display()),
+            Some(file) => format!("there is no {}: every setting has its default", file.display()),
+            None => "none is read".into(),
+        }
+    }
+
     /// The file's settings, under those options that every command has.
     pub(crate) fn load(&self) -> Result<Config, bascule::config::Error> {
         let mut config = self.file.as_deref().map(Config::load).transpose()?.unwrap_or_default();
