@@ -248,7 +248,8 @@ impl Args {
     /// What the log shall say where it is the program's face: of the daemon and its sessions.
     fn served_level(&self, config: &Config) -> Option<Level> {
         match &self.command {
-            Command::Serve(_) => Some(config.log.level),
+            // A check is a command like any other: what libxl complains of stands in what it prints.
+            Command::Serve(serve) => (!serve.check).then_some(config.log.level),
             Command::Session(session) => Some(session.log),
             _ => None,
         }
