@@ -12,6 +12,7 @@ pub(crate) mod exit;
 mod here;
 mod history;
 mod list;
+mod log;
 mod migrate;
 mod pair;
 mod recover;
@@ -171,6 +172,12 @@ pub(crate) struct Serve {
     /// The most sessions at one time
     #[arg(long)]
     sessions: Option<usize>,
+    /// Only look whether the daemon could serve: print each thing that it needs, and what to type where it is not there. Changes nothing
+    #[arg(long)]
+    check: bool,
+    /// Print what --check finds as JSON
+    #[arg(long, requires = "check")]
+    json: bool,
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]
@@ -180,7 +187,7 @@ pub(crate) struct Serve {
 /// The bounds of the destination's waits.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Bounds {
-    /// The bound of a wait in seconds: hello, offer, released, go, volumes or farewell; may be given several times
+    /// The bound of a wait in seconds: authentication, hello, offer, released, go, volumes or farewell; may be given several times
     #[arg(long = "timeout", value_name = "WAIT=SECONDS", value_parser = destination_bound)]
     timeouts: Vec<Bound>,
 }
@@ -241,7 +248,8 @@ impl Args {
     /// What the log shall say where it is the program's face: of the daemon and its sessions.
     fn served_level(&self, config: &Config) -> Option<Level> {
         match &self.command {
-            Command::Serve(_) => Some(config.log.level),
+            // A check is a command like any other: what libxl complains of stands in what it prints.
+            Command::Serve(serve) => (!serve.check).then_some(config.log.level),
             Command::Session(session) => Some(session.log),
             _ => None,
         }
@@ -260,7 +268,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(error) => return exit::fail(exit::FAILED, &chain(&error)),
     };
-    start_log(settings::log_filter(args.served_level(&config), args.verbose));
+    log::start(settings::log_filter(args.served_level(&config), args.verbose));
     let state_dir = &config.state.dir;
     let done = match args.command {
         Command::Migrate(migrate) => return migrate::run(&migrate, &config),
@@ -281,13 +289,6 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)
-}
-
-/// The log goes to standard error.
-fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BASCULE_LOG").unwrap_or_else(|_| level.into());
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ impl Config {
 }
 
 /// Who else could write a file of this mode and owner.
-fn distrust(mode: u32, uid: u32) -> Option<String> {
+pub(crate) fn distrust(mode: u32, uid: u32) -> Option<String> {
     match (mode & 0o022, uid) {
         (0, 0) => None,
         (0, uid) => Some(format!("belongs to user {uid}, not root")),

@@ -1,41 +1,51 @@
 //! The relocation daemon: accepts connections, checks where they come from, and gives each to a worker process of its own.
 //!
 //! A worker is the same program, started anew with the connection as its standard input: a crash inside libxl ends one
-//! migration and nothing else. The daemon itself holds no Xen handle. It also adopts orphans: a journal with work left and
-//! nobody who does it gets a process that recovers it, at start and whenever one appears.
+//! migration and nothing else. The daemon itself holds no Xen handle, and its worker none until its peer is known ([`Unauthenticated`]).
+//! Whoever has not proved who it is is told nothing, has a few places ([`Limits`]) for a short time, and little of the log; it has a process
+//! of ours only when it has said something.
+//! The daemon also adopts orphans: a journal with work left and nobody who does it gets a process that recovers it, at start and whenever
+//! one appears.
 
 mod allow;
+pub mod check;
+mod door;
+mod limits;
+mod listen;
 mod names;
 mod orphans;
+mod refusals;
+mod sessions;
+mod supervisor;
 mod sweep;
+mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use uuid::Uuid;
 
 pub(crate) use self::allow::is_full_name;
 pub use self::allow::{Allow, Entry, Nets};
-use self::names::Names;
+pub use self::limits::{HALF_OPEN_MAX, HALF_OPEN_OF_ADDRESS_MAX, Limits, SESSIONS_MAX, SESSIONS_OF_ADDRESS_MAX};
+pub use self::listen::Listeners;
 use self::orphans::Orphans;
+use self::refusals::Refusals;
+use self::sessions::Sessions;
+use self::supervisor::Supervisor;
+pub use self::supervisor::reload;
 use self::sweep::Broom;
-use crate::protocol::Failed;
+pub use self::worker::{NotAdmitted, Unauthenticated};
 use crate::stream::Cancel;
-use crate::transport::Channel;
 
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The addresses to listen on; with none, it serves no port and cares for orphans alone.
-    pub listen: Vec<SocketAddr>,
     /// Where records of open migrations are kept.
     pub run_dir: PathBuf,
     /// Where the journals are whose orphans the daemon adopts.
@@ -47,13 +57,13 @@ pub struct Config {
 pub struct Policy {
     /// Who may connect. Nobody else is answered.
     pub allow: Allow,
-    /// The most sessions at one time.
-    pub sessions_max: usize,
+    /// How many may.
+    pub limits: Limits,
 }
 
 /// How the daemon starts its processes, and whom it lets in.
 pub struct Workers<'a> {
-    /// One session, its connection on standard input.
+    /// One session; the connection becomes its standard input, and a way to the daemon its standard output.
     pub session: &'a dyn Fn() -> Command,
     /// The recovery of one migration.
     pub recovery: &'a dyn Fn(Uuid) -> Command,
@@ -67,9 +77,6 @@ impl std::fmt::Debug for Workers<'_> {
     }
 }
 
-/// The most sessions at one time, unless the configuration says otherwise.
-pub const SESSIONS_MAX: usize = 8;
-
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -81,168 +88,74 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A socket that systemd gave is none to listen on.
+    #[error("A socket from systemd cannot be listened on; see: systemctl cat bascule.socket")]
+    Given(#[source] io::Error),
     /// The listening sockets cannot be waited for.
     #[error("Connections cannot be waited for")]
     Wait(#[from] io::Error),
 }
 
+/// Between two looks at the stop request and at ended workers.
+const WAIT_INTERVAL_MS: u8 = 200;
+/// The same while names are looked up, or workers wait for their turn to be started.
+const PRESSED_INTERVAL_MS: u8 = 20;
+/// The same while the daemon ends.
+const REAP_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the daemon waits for its workers when it is stopped; the unit's `TimeoutStopSec` is longer.
+pub const WORKERS_WAIT: Duration = Duration::from_secs(150);
+
 /// Serves until `stop` is asked for; then no connection is accepted, and the workers are told to end: before GO they give
 /// up, after it they finish. Workers that still run after [`WORKERS_WAIT`] are left to themselves.
 ///
 /// # Errors
-/// [`Error::Listen`] before anything is served; [`Error::Wait`] when the system fails.
-pub fn serve(config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<(), Error> {
-    let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
-    let mut sessions = Sessions { workers, names: Names::new(names::system), running: Vec::new() };
+/// [`Error::Wait`] when the system fails.
+pub fn serve(mut listeners: Listeners, config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<(), Error> {
+    let mut sessions = Sessions::new(workers);
     let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
     let mut broom = Broom::new(config.run_dir.clone());
+    let mut refusals = Refusals::default();
+    let mut supervisor = Supervisor::ready(status(&sessions, &orphans));
     while !stop.requested() {
         broom.sweep();
         orphans.look();
-        for ready in wait(&listeners, sessions.interval_ms())? {
-            sessions.accept(&listeners[ready]);
-        }
-        sessions.admit_named();
-        sessions.reap();
+        wait(&listeners, &sessions)?;
+        listeners.accept(&mut refusals, |refusals, stream, peer| sessions.consider(refusals, stream, peer));
+        sessions.turn(&mut refusals);
+        refusals.sum_up();
+        supervisor.turned(status(&sessions, &orphans));
     }
     drop(listeners);
-    sessions.end();
-    orphans.end();
+    supervisor.stopping();
+    end(sessions, orphans, refusals, supervisor);
     Ok(())
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    let refused = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).map_err(refused)?;
-    listener.set_nonblocking(true).map_err(refused)?;
-    tracing::info!(%address, "listening");
-    Ok(listener)
+fn status(sessions: &Sessions<'_>, orphans: &Orphans<'_>) -> String {
+    let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!("{}, {}", plural(sessions.count(), "session"), plural(orphans.count(), "orphan"))
 }
 
-/// The listeners that have a connection, or none after so long.
-fn wait(listeners: &[TcpListener], interval_ms: u8) -> io::Result<Vec<usize>> {
-    let mut fds: Vec<PollFd<'_>> =
-        listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)).collect();
+/// Until there is a connection, or a word from a worker, or it is time to look at the other duties.
+fn wait(listeners: &Listeners, sessions: &Sessions<'_>) -> io::Result<()> {
+    let interval_ms = if sessions.is_pressed() { PRESSED_INTERVAL_MS } else { WAIT_INTERVAL_MS };
+    let fds = listeners.fds().chain(sessions.fds());
+    let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, PollTimeout::from(interval_ms)) {
-        Ok(_) => {}
-        Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno.into()),
-    }
-    let ready = fds.iter().enumerate().filter(|(_, fd)| fd.any().unwrap_or(false));
-    Ok(ready.map(|(index, _)| index).collect())
-}
-
-struct Sessions<'a> {
-    workers: &'a Workers<'a>,
-    names: Names,
-    running: Vec<Session>,
-}
-
-struct Session {
-    peer: SocketAddr,
-    worker: Child,
-}
-
-impl Sessions<'_> {
-    fn accept(&mut self, listener: &TcpListener) {
-        match listener.accept() {
-            Ok((stream, peer)) => self.consider(stream, peer),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
-        }
-    }
-
-    fn consider(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let policy = (self.workers.policy)();
-        match policy.allow.by_address(peer.ip()) {
-            Some(true) => self.admit(stream, peer, policy.sessions_max),
-            Some(false) => tracing::warn!(%peer, "refused: not an allowed host"),
-            None => self.names.ask(stream, peer),
-        }
-    }
-
-    /// Those whose name was looked up.
-    fn admit_named(&mut self) {
-        for (stream, peer, name) in self.names.settled() {
-            let policy = (self.workers.policy)();
-            match name {
-                Ok(name) if policy.allow.by_name(&name) => self.admit(stream, peer, policy.sessions_max),
-                Ok(name) => tracing::warn!(%peer, name, "refused: not an allowed host"),
-                Err(why) => tracing::warn!(%peer, why, "refused: not an allowed host"),
-            }
-        }
-    }
-
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, sessions_max: usize) {
-        match self.running.len() < sessions_max {
-            true => self.start(stream, peer),
-            false => {
-                tracing::warn!(%peer, sessions = self.running.len(), "refused: too many sessions");
-                say_busy(stream);
-            }
-        }
-    }
-
-    fn interval_ms(&self) -> u8 {
-        if self.names.is_idle() { WAIT_INTERVAL_MS } else { LOOKUP_INTERVAL_MS }
-    }
-
-    fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
-        match (self.workers.session)().stdin(Stdio::from(OwnedFd::from(stream))).spawn() {
-            Ok(worker) => {
-                tracing::info!(%peer, worker = worker.id(), "session");
-                self.running.push(Session { peer, worker });
-            }
-            Err(error) => tracing::error!(%peer, %error, "no worker could be started"),
-        }
-    }
-
-    fn reap(&mut self) {
-        self.running.retain_mut(|session| match session.worker.try_wait() {
-            Ok(None) => true,
-            Ok(Some(status)) => {
-                tracing::info!(peer = %session.peer, worker = session.worker.id(), %status, "session ended");
-                false
-            }
-            Err(error) => {
-                tracing::error!(worker = session.worker.id(), %error, "a worker cannot be waited for");
-                false
-            }
-        });
-    }
-
-    fn end(mut self) {
-        for session in &self.running {
-            if let Ok(pid) = i32::try_from(session.worker.id()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-        }
-        let deadline = Instant::now() + WORKERS_WAIT;
-        while !self.running.is_empty() && Instant::now() < deadline {
-            std::thread::sleep(REAP_INTERVAL);
-            self.reap();
-        }
-        for session in &self.running {
-            tracing::warn!(worker = session.worker.id(), peer = %session.peer, "left to itself: its session goes on");
-        }
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
-fn say_busy(stream: TcpStream) {
-    let busy = Failed { step: "accepting the connection".into(), reason: "it has as many sessions as it may".into() };
-    let sent = Channel::adopt(stream).and_then(|channel| channel.send(busy, BUSY_WAIT));
-    if let Err(error) = sent {
-        tracing::debug!(%error, "the peer could not be told");
+fn end(mut sessions: Sessions<'_>, mut orphans: Orphans<'_>, mut refusals: Refusals, mut supervisor: Supervisor) {
+    sessions.ask_to_end();
+    orphans.ask_to_end();
+    let deadline = Instant::now() + WORKERS_WAIT;
+    while !(sessions.have_ended() && orphans.have_ended()) && Instant::now() < deadline {
+        std::thread::sleep(REAP_INTERVAL);
+        sessions.turn(&mut refusals);
+        supervisor.turned(status(&sessions, &orphans));
     }
+    refusals.finish();
+    sessions.leave();
 }
-
-/// Between two looks at the stop request and at ended workers.
-const WAIT_INTERVAL_MS: u8 = 200;
-/// The same while names are looked up.
-const LOOKUP_INTERVAL_MS: u8 = 20;
-/// The same while the daemon ends.
-const REAP_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the daemon waits for its workers when it is stopped.
-pub const WORKERS_WAIT: Duration = Duration::from_secs(150);
-/// How long telling a peer that there is no room may take.
-const BUSY_WAIT: Duration = Duration::from_secs(1);

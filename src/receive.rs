@@ -50,6 +50,8 @@ pub enum Ended {
 timeouts! {
     /// The bound of each wait of the destination.
     Timeouts {
+        /// For the peer to prove who it is.
+        authentication = 10,
         /// For the first message.
         hello = 10,
         /// For the messages of preflight.

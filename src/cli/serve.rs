@@ -1,5 +1,7 @@
 //! `bascule serve`, and the session that its workers run.
 
+mod check;
+
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -9,13 +11,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bascule::config::{Config, Count, Guests, Relocation, Security, State};
-use bascule::daemon::{self, Nets, Workers};
+use bascule::daemon::{self, Listeners, Nets, NotAdmitted, Unauthenticated, Workers};
 use bascule::fault::Faults;
 use bascule::host;
+use bascule::migrate::chain;
 use bascule::pair::{self, Offer};
+use bascule::protocol::Failed;
 use bascule::receive::{self, Ended, Timeouts};
 use bascule::stream::Cancel;
 use bascule::tls::{self, Accepted};
+use bascule::transport::Channel;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use uuid::Uuid;
@@ -27,12 +32,16 @@ use super::{Secured, Serve, Session};
 
 /// Runs the daemon in the foreground.
 pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), Error> {
+    // Before anything else: it looks into the environment, which no other thread may do meanwhile.
+    let given = Listeners::given()?;
     let config = settings::with_options(config, args);
-    let daemon = daemon::Config {
-        listen: listen(&config.relocation)?,
-        run_dir: host::RUN_DIR.into(),
-        state_dir: config.state.dir.clone(),
-    };
+    if args.check {
+        return check::run(&config, source, args.json);
+    }
+    let stop = Cancel::default();
+    cancel_on_signal(&stop)?;
+    let listeners = listeners(given, &config.relocation)?;
+    let daemon = daemon::Config { run_dir: host::RUN_DIR.into(), state_dir: config.state.dir.clone() };
     let live = Live::new(config);
     let (overlay, source) = (args.clone(), source.clone());
     live.follow(move || Ok(settings::with_options(source.load()?, &overlay)))?;
@@ -42,9 +51,7 @@ pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), E
         recovery: &|id| recovery_command(&program, &daemon.state_dir, &live.config(), id),
         policy: &|| live.policy(),
     };
-    let stop = Cancel::default();
-    cancel_on_signal(&stop)?;
-    Ok(daemon::serve(&daemon, &workers, &stop)?)
+    Ok(daemon::serve(listeners, &daemon, &workers, &stop)?)
 }
 
 /// A session is told all that it needs: the file may be wrong by now.
@@ -98,6 +105,24 @@ fn bounds(each: impl Iterator<Item = (&'static str, Duration)>) -> impl Iterator
     each.map(|(name, bound)| format!("--timeout={name}={}", bound.as_secs_f64()))
 }
 
+/// systemd's sockets, if it gave any; else those that the configuration names. None where nothing shall be received.
+fn listeners(given: Option<Listeners>, relocation: &Relocation) -> Result<Listeners, Error> {
+    let listen = listen(relocation)?;
+    match given {
+        Some(_) if listen.is_empty() => Ok(Listeners::default()),
+        Some(given) => {
+            let (address, port) = (relocation.address.len(), relocation.port);
+            tracing::warn!(
+                address,
+                port,
+                "relocation.address and port are not used: systemd's socket unit says where to listen"
+            );
+            Ok(given)
+        }
+        None => Ok(Listeners::bind(&listen)?),
+    }
+}
+
 /// All addresses, IPv4 by IPv6's socket, unless some were given; IPv4 alone where the kernel has no IPv6. None where nothing shall be
 /// received.
 fn listen(relocation: &Relocation) -> Result<Vec<SocketAddr>, Error> {
@@ -127,37 +152,74 @@ fn has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
 }
 
-/// One session on standard input's connection.
+/// One session on standard input's connection. Until the peer is known there is no way to Xen or DRBD.
 pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
+    let worker = Unauthenticated::begin()?;
     let connection: TcpStream = io::stdin().as_fd().try_clone_to_owned()?.into();
     let span = tracing::info_span!("session", peer = %connection.peer_addr()?);
     let _entered = span.enter();
-    let (security, pairing) = (security(&args.security), Offer::is_open(host::RUN_DIR.as_ref()));
-    let channel = match tls::accept(&security, &state_dir, connection, AUTHENTICATION, pairing)? {
-        Accepted::Relocation(channel, peer) => {
-            tracing::info!(peer_name = peer, protection = %channel.protection(), "authenticated");
-            channel
-        }
-        Accepted::Pairing(channel, key) => {
-            return pair::answer(host::RUN_DIR.as_ref(), &host::node_name(), &channel, key, AUTHENTICATION);
-        }
+    let mut timeouts = Timeouts::default();
+    for (name, bound) in &args.bounds.timeouts {
+        timeouts.set(name, *bound);
+    }
+    let security = security(&args.security);
+    let Some(channel) = authenticate(worker, &security, &state_dir, connection, timeouts.authentication)? else {
+        return Ok(());
     };
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
     let guests = Guests { kernels: args.kernels.clone(), nic_scripts: args.nic_scripts.clone() };
     let here = Here::open(&security, &guests, Faults::new(args.rehearsal.fail_at))?;
     let state = State { dir: state_dir, history: Count(args.history) };
-    let mut timeouts = Timeouts::default();
-    for (name, bound) in &args.bounds.timeouts {
-        timeouts.set(name, *bound);
-    }
     match receive::session(&here.host(&state), &channel, timeouts, &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
         Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
     }
 }
 
-const AUTHENTICATION: Duration = Duration::from_secs(10);
+/// Lets the peer prove who it is; `None` where there is nothing more to do for it, which the daemon has been told.
+fn authenticate(
+    worker: Unauthenticated,
+    security: &Security,
+    state_dir: &Path,
+    connection: TcpStream,
+    timeout: Duration,
+) -> Result<Option<Channel>, Error> {
+    let pairing = Offer::is_open(host::RUN_DIR.as_ref());
+    let (channel, peer) = match tls::accept(security, state_dir, connection, timeout, pairing) {
+        Ok(Accepted::Relocation(channel, peer)) => (channel, peer),
+        Ok(Accepted::Pairing(channel, key)) => {
+            match pair::answer(host::RUN_DIR.as_ref(), &host::node_name(), &channel, key, timeout) {
+                Ok(()) => worker.served(&format!("paired, key {key}")),
+                Err(error) => worker.refused(&chain(error.as_ref())),
+            }
+            return Ok(None);
+        }
+        Err(error) => {
+            worker.refused(&chain(&error));
+            return Ok(None);
+        }
+    };
+    match worker.authenticated(&peer) {
+        Ok(()) => {
+            tracing::info!(peer_name = peer, protection = %channel.protection(), "authenticated");
+            Ok(Some(channel))
+        }
+        Err(NotAdmitted::Busy) => turn_away(&channel).map(|()| None),
+        Err(no_answer) => Err(no_answer.into()),
+    }
+}
+
+/// The daemon has logged it.
+fn turn_away(channel: &Channel) -> Result<(), Error> {
+    let reason = NotAdmitted::Busy.to_string();
+    channel.send(Failed { step: "accepting the connection".into(), reason }, BUSY_WAIT)?;
+    channel.finish(BUSY_WAIT);
+    Ok(())
+}
+
+/// How long telling a peer that there is no room may take.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
 
 /// SIGINT and SIGTERM become the wish to stop; a second one changes nothing.
 pub(crate) fn cancel_on_signal(cancel: &Cancel) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bascule::config::{Config, Count, Level};
-use bascule::daemon::{Allow, Policy};
+use bascule::daemon::{self, Allow, Limits, Policy};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
@@ -32,6 +32,15 @@ impl Source {
             file: needs_file.then(|| args.config.clone()),
             state_dir: args.state_dir.clone(),
             verbose: args.verbose,
+        }
+    }
+
+    /// The file, and whether there is one.
+    pub(crate) fn described(&self) -> String {
+        match &self.file {
+            Some(file) if file.exists() => format!("{} is right", file.display()),
+            Some(file) => format!("there is no {}: every setting has its default", file.display()),
+            None => "none is read".into(),
         }
     }
 
@@ -106,7 +115,7 @@ impl Live {
         let live = self.clone();
         std::thread::Builder::new().name("reload".into()).spawn(move || {
             for _ in &mut signals {
-                live.reload(&read);
+                daemon::reload(|| live.reload(&read));
             }
         })?;
         Ok(())
@@ -136,8 +145,19 @@ impl Live {
 impl Now {
     fn new(config: Config) -> Now {
         let allow = config.relocation.hosts_allow.clone();
-        let policy = Policy { allow, sessions_max: config.relocation.sessions.0 };
+        let policy = Policy { allow, limits: limits(&config) };
         Now { config: Arc::new(config), policy: Arc::new(policy) }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let relocation = &config.relocation;
+    Limits {
+        sessions: relocation.sessions.0,
+        sessions_per_address: relocation.sessions_per_address.0,
+        half_open: relocation.half_open.0,
+        half_open_per_address: relocation.half_open_per_address.0,
+        authentication: config.timeouts.destination.authentication,
     }
 }
 
@@ -174,9 +194,9 @@ mod tests {
     fn a_wrong_file_keeps_the_old_settings_and_a_right_one_replaces_them() {
         let live = Live::new(config("[relocation]\nhosts-allow = ['10.0.0.1']\nsessions = 2"));
         live.reload(&|| Ok(Config::parse(Path::new("f"), "[relocation]\nsessions = 0")?));
-        assert_eq!((live.policy().sessions_max, live.policy().allow.0.len()), (2, 1));
+        assert_eq!((live.policy().limits.sessions, live.policy().allow.0.len()), (2, 1));
         live.reload(&|| Ok(config("[relocation]\nsessions = 3\n[timeouts.destination]\ngo = 5")));
-        assert_eq!((live.policy().sessions_max, live.policy().allow.0.len()), (3, 0));
+        assert_eq!((live.policy().limits.sessions, &live.policy().allow), (3, &Allow::everywhere()));
         assert_eq!(live.config().timeouts.destination.go.as_secs(), 5);
     }
 

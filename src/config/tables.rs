@@ -97,8 +97,15 @@ table! {
         /// ('/node[0-9]\.example\.org/': the whole of the peer's address, or of its name found in that way, must match).
         /// Nobody if the list is empty. Whoever may connect must still prove to be a peer: see [security].
         "hosts-allow" hosts_allow: Allow = Allow::everywhere(),
-        /// The most sessions at one time, 1 to 1000.
+        /// The most sessions at one time, of peers that are known, 1 to 1000.
         "sessions" sessions: Count<1, 1000> = Count(daemon::SESSIONS_MAX),
+        /// The same of one address, 1 to 1000.
+        "sessions-per-address" sessions_per_address: Count<1, 1000> = Count(daemon::SESSIONS_OF_ADDRESS_MAX),
+        /// The most connections at one time that have not proved who they are, 1 to 1000. Each may cost a process
+        /// for timeouts.destination.authentication; where one has many of them, they make room for those of others.
+        "half-open" half_open: Count<1, 1000> = Count(daemon::HALF_OPEN_MAX),
+        /// The same of one address, 1 to 1000; an IPv6 network of 64 bits has four times as many.
+        "half-open-per-address" half_open_per_address: Count<1, 1000> = Count(daemon::HALF_OPEN_OF_ADDRESS_MAX),
     }
 }
 

@@ -47,7 +47,7 @@ fn every_setting_is_in_a_table_and_says_what_it_is_for() {
         assert!(about.len() > 10, "{table}.{key}");
     });
     let all = values(&Config::default()).len();
-    assert_eq!(all, 5 + 7 + 2 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
+    assert_eq!(all, 8 + 7 + 2 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
 }
 
 #[test]

@@ -2,20 +2,22 @@
 //!
 //! A lookup asks servers that may be slow, or in the hands of who connects, and the system's resolver cannot be called off. So
 //! each runs on a short-lived thread of its own, only when no address or network of the list matched, a few at a time in all and for
-//! one address; the accept loop looks at what has come, and refuses what has not come in [`LOOKUP_WAIT`]. Nothing is read from the
+//! one host, those included that the resolver does not give back; the accept loop looks at what has come, and refuses what has not come in [`LOOKUP_WAIT`]. Nothing is read from the
 //! connection meanwhile: a silent peer changes nothing.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use super::limits::network;
 
 /// How long a connection waits for its peer's name.
 pub(super) const LOOKUP_WAIT: Duration = Duration::from_secs(5);
 /// The most lookups at one time; threads that the resolver does not give back count.
 const LOOKUPS_MAX: usize = 32;
-/// The same of one address, lest one peer with a slow server shuts out the others.
-const LOOKUPS_OF_ADDRESS_MAX: usize = 4;
+/// The same of one host, lest one peer with a slow server shuts out the others.
+const LOOKUPS_OF_HOST_MAX: usize = 4;
 /// The stack of a lookup's thread, in bytes: the resolver keeps its answers there.
 const STACK_LEN: usize = 512 << 10;
 
@@ -26,8 +28,8 @@ pub(super) type Lookup = fn(IpAddr) -> Option<String>;
 pub(super) struct Names {
     lookup: Lookup,
     waiting: Vec<Waiting>,
-    /// A clone in each thread counts them.
-    threads: Arc<()>,
+    /// For whom a thread looks up; the thread holds it.
+    threads: Vec<Weak<IpAddr>>,
 }
 
 struct Waiting {
@@ -42,31 +44,35 @@ pub(super) type Named = (TcpStream, SocketAddr, Result<String, &'static str>);
 
 impl Names {
     pub(super) fn new(lookup: Lookup) -> Names {
-        Names { lookup, waiting: Vec::new(), threads: Arc::default() }
+        Names { lookup, waiting: Vec::new(), threads: Vec::new() }
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Begins to look up; a connection for which there is no room is closed.
-    pub(super) fn ask(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let same = self.waiting.iter().filter(|waiting| waiting.peer.ip() == peer.ip()).count();
-        if same >= LOOKUPS_OF_ADDRESS_MAX || Arc::strong_count(&self.threads) > LOOKUPS_MAX {
-            tracing::warn!(%peer, "refused: too many names are being looked up");
-            return;
+    /// Begins to look up; a connection for which there is no room is closed, and why is told.
+    pub(super) fn ask(&mut self, stream: TcpStream, peer: SocketAddr) -> Result<(), String> {
+        let host = Arc::new(network(peer.ip()));
+        self.threads.retain(|thread| thread.strong_count() > 0);
+        let same = self.threads.iter().filter(|thread| thread.upgrade().is_some_and(|of| of == host)).count();
+        if same >= LOOKUPS_OF_HOST_MAX {
+            return Err("of its host".into());
+        }
+        if self.threads.len() >= LOOKUPS_MAX {
+            return Err("in all".into());
         }
         let (sender, name) = sync_channel(1);
-        let (lookup, thread) = (self.lookup, Arc::clone(&self.threads));
+        let (lookup, thread) = (self.lookup, Arc::downgrade(&host));
         let builder = std::thread::Builder::new().name("name".into()).stack_size(STACK_LEN);
         let spawned = builder.spawn(move || {
             let _ = sender.send(lookup(peer.ip().to_canonical()));
-            drop(thread);
+            drop(host);
         });
-        match spawned {
-            Ok(_) => self.waiting.push(Waiting { stream, peer, name, deadline: Instant::now() + LOOKUP_WAIT }),
-            Err(error) => tracing::warn!(%peer, %error, "refused: its name cannot be looked up"),
-        }
+        spawned.map_err(|error| error.to_string())?;
+        self.threads.push(thread);
+        self.waiting.push(Waiting { stream, peer, name, deadline: Instant::now() + LOOKUP_WAIT });
+        Ok(())
     }
 
     /// The connections whose name has come, or will not.
@@ -121,7 +127,7 @@ mod tests {
     fn a_name_comes_back_with_its_connection() {
         let mut names = Names::new(|_| Some("node2.example.org".into()));
         let (stream, peer) = connection();
-        names.ask(stream, peer);
+        names.ask(stream, peer).expect("room");
         let settled = wait(&mut names);
         assert!(matches!(&settled[..], [(_, of, Ok(name))] if *of == peer && name == "node2.example.org"));
         assert!(names.is_idle());
@@ -131,23 +137,26 @@ mod tests {
     fn an_address_without_a_name_is_told_so() {
         let mut names = Names::new(|_| None);
         let (stream, peer) = connection();
-        names.ask(stream, peer);
+        names.ask(stream, peer).expect("room");
         assert!(matches!(&wait(&mut names)[..], [(_, _, Err(_))]));
     }
 
     #[test]
     fn a_slow_server_holds_a_few_threads_and_nobody_else() {
         let mut names = Names::new(|_| {
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(1500));
             None
         });
-        for _ in 0..LOOKUPS_OF_ADDRESS_MAX + 3 {
-            let (stream, peer) = connection();
-            names.ask(stream, peer);
-        }
-        assert_eq!(names.waiting.len(), LOOKUPS_OF_ADDRESS_MAX);
+        let asked = (0..LOOKUPS_OF_HOST_MAX + 3).filter(|_| ask(&mut names)).count();
+        assert_eq!((asked, names.waiting.len()), (LOOKUPS_OF_HOST_MAX, LOOKUPS_OF_HOST_MAX));
         names.waiting.iter_mut().for_each(|waiting| waiting.deadline = Instant::now());
         let late = names.settled();
-        assert!(late.len() == LOOKUPS_OF_ADDRESS_MAX && late.iter().all(|(_, _, name)| name.is_err()));
+        assert!(late.len() == LOOKUPS_OF_HOST_MAX && late.iter().all(|(_, _, name)| name.is_err()));
+        assert!(!ask(&mut names), "the threads are still with the resolver");
+    }
+
+    fn ask(names: &mut Names) -> bool {
+        let (stream, peer) = connection();
+        names.ask(stream, peer).is_ok()
     }
 }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use uuid::Uuid;
 
+use super::sessions::terminate;
 use crate::journal::{self, Listed};
 use crate::migrate::chain;
 
@@ -83,18 +82,20 @@ impl<'a> Orphans<'a> {
         }
     }
 
+    /// How many processes recover.
+    pub(super) fn count(&self) -> usize {
+        self.running.len()
+    }
+
     /// Tells the processes to leave; what they were doing is in the journals.
-    pub(super) fn end(&mut self) {
-        for child in self.running.values() {
-            if let Ok(pid) = i32::try_from(child.id()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-        }
-        let deadline = Instant::now() + super::WORKERS_WAIT;
-        while !self.running.is_empty() && Instant::now() < deadline {
-            std::thread::sleep(super::REAP_INTERVAL);
-            self.reap();
-        }
+    pub(super) fn ask_to_end(&self) {
+        self.running.values().for_each(terminate);
+    }
+
+    /// Whether they have left.
+    pub(super) fn have_ended(&mut self) -> bool {
+        self.reap();
+        self.running.is_empty()
     }
 }
 
