@@ -10,10 +10,12 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, Connection, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, Connection, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 
 use super::{Error, provider, unusable};
@@ -65,11 +67,11 @@ pub(super) fn client(files: &Files) -> Result<ClientConfig, Error> {
         .map_err(|error| unusable(&files.certificate, error))
 }
 
-/// The names of the client are looked at by [`of_peer`].
 pub(super) fn server(files: &Files) -> Result<ServerConfig, Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(files.roots()?.into(), provider());
     let verifier = verifier.with_crls(files.revocations()?).build();
     let verifier = verifier.map_err(|error| unusable(&files.authority, error))?;
+    let verifier = Arc::new(OneOf { names: files.server_names()?, verifier });
     let (chain, key) = files.own()?;
     ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
@@ -82,10 +84,13 @@ pub(super) fn server(files: &Files) -> Result<ServerConfig, Error> {
 pub(super) fn of_peer(files: &Files, connection: &Connection) -> Result<String, Error> {
     let certificate = connection.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or(Error::Tls(rustls::Error::NoCertificatesPresented))?;
+    Ok(name_of(certificate, &files.server_names()?)?)
+}
+
+fn name_of(certificate: &CertificateDer<'_>, names: &[ServerName<'_>]) -> Result<String, rustls::Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
-    let names = files.server_names()?;
     let name = names.iter().find(|name| rustls::client::verify_server_name(&parsed, name).is_ok());
-    name.map(|name| name.to_str().into_owned()).ok_or(Error::Tls(CertificateError::NotValidForName.into()))
+    name.map(|name| name.to_str().into_owned()).ok_or(CertificateError::NotValidForName.into())
 }
 
 impl Files {
@@ -122,14 +127,52 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     if found.is_empty() { Err(unusable(file, "there is no certificate in it")) } else { Ok(found) }
 }
 
-/// Accepts a server that has one of the names.
+/// Accepts who has one of the names.
 #[derive(Debug)]
-struct OneOf {
+struct OneOf<Verifier: ?Sized> {
     names: Vec<ServerName<'static>>,
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<Verifier>,
 }
 
-impl ServerCertVerifier for OneOf {
+impl ClientCertVerifier for OneOf<dyn ClientCertVerifier> {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_client_cert(certificate, others, now)?;
+        name_of(certificate, &self.names).map(|_| verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+impl ServerCertVerifier for OneOf<WebPkiServerVerifier> {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
