@@ -263,6 +263,8 @@ fn print(line: std::fmt::Arguments<'_>) {
 
 /// Runs the command; what it returns is one of [`exit`]'s codes.
 pub(crate) fn run(args: Args) -> ExitCode {
+    // What the daemon starts by way of /proc/self/exe would be called exe.
+    let _ = nix::sys::prctl::set_name(c"bascule");
     let source = Source::new(&args);
     let config = match source.load() {
         Ok(config) => config,

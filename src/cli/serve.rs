@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -45,10 +46,11 @@ pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), E
     let live = Live::new(config);
     let (overlay, source) = (args.clone(), source.clone());
     live.follow(move || Ok(settings::with_options(source.load()?, &overlay)))?;
-    let program = std::env::current_exe()?;
+    // This very program, also when another version has been installed meanwhile: daemon and workers speak with each other.
+    let program = Path::new("/proc/self/exe");
     let workers = Workers {
-        session: &|| session_command(&program, &daemon.state_dir, &live.config(), args),
-        recovery: &|id| recovery_command(&program, &daemon.state_dir, &live.config(), id),
+        session: &|| session_command(program, &daemon.state_dir, &live.config(), args),
+        recovery: &|id| recovery_command(program, &daemon.state_dir, &live.config(), id),
         policy: &|| live.policy(),
     };
     Ok(daemon::serve(listeners, &daemon, &workers, &stop)?)
@@ -57,6 +59,7 @@ pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), E
 /// A session is told all that it needs: the file may be wrong by now.
 fn session_command(program: &Path, state_dir: &Path, config: &Config, args: &Serve) -> Command {
     let mut command = Command::new(program);
+    command.arg0("bascule");
     command.arg("--state-dir").arg(state_dir).arg("session");
     command.arg(format!("--history={}", config.state.history.0)).arg(format!("--log={}", config.log.level.name()));
     command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
@@ -96,6 +99,7 @@ fn security(args: &Secured) -> Security {
 /// So is a recovery.
 fn recovery_command(program: &Path, state_dir: &Path, config: &Config, id: Uuid) -> Command {
     let mut command = Command::new(program);
+    command.arg0("bascule");
     command.arg("--state-dir").arg(state_dir).arg("recover").arg("--adopt").arg(id.to_string()).stdin(Stdio::null());
     command.args(bounds(config.timeouts.source.each()));
     command

@@ -109,6 +109,10 @@ impl Import {
             Some(value) => self.carried(format!("xend-relocation-server {} as enabled = {enabled}", shown(&value))),
             None => self.carried("no xend-relocation-server, which was xend's no, as enabled = false"),
         }
+        self.notes.push(Note::Unsafe(
+            "xend took and sent domains in clear, from and to whoever answered; here the hosts know each other's keys: bascule pair"
+                .into(),
+        ));
     }
 
     fn port(&mut self) {

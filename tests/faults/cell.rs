@@ -239,7 +239,9 @@ fn await_resolution(pair: &Pair) -> anyhow::Result<()> {
 pub(crate) fn clean_up(pair: &Pair) -> anyhow::Result<()> {
     Blow::BothCut.mend(pair)?;
     for node in pair.lab().nodes() {
-        node.run("pkill -KILL -x bascule; rm -f /var/lib/bascule/*.* /run/bascule/fault-*")?;
+        node.run(
+            "pkill -KILL -x bascule; rm -f /var/lib/bascule/*.journal /var/lib/bascule/*.new /run/bascule/fault-*",
+        )?;
     }
     for node in pair.lab().nodes() {
         for (name, _) in domains(node)? {

@@ -143,6 +143,9 @@ impl Pair {
     /// No code is shown.
     pub fn open_door(&self, nr: u8) -> anyhow::Result<String> {
         let node = self.node(nr);
+        // One that a failed test has left.
+        node.run("pkill -TERM -f '^bascule pair --json'")?;
+        wait("the door is closed", || Ok(!node.run("test -e /run/bascule/pairing")?.success()))?;
         node.ok("setsid bascule pair --json </dev/null >/run/pair.out 2>&1 &")?;
         wait("the code is shown", || Ok(node.run("grep -q code /run/pair.out")?.success()))?;
         let shown: serde_json::Value = serde_json::from_str(&node.ok("head -n 1 /run/pair.out")?)?;

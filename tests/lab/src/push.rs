@@ -88,6 +88,7 @@ pub(crate) fn install_again(node: &Node, dir: &Path) -> anyhow::Result<()> {
 fn install_all(node: &Node, programs: &HashMap<String, PathBuf>) -> anyhow::Result<()> {
     let paths: Vec<&str> = PROGRAMS.iter().map(|(_, path)| *path).collect();
     let sums = node.run(&format!("sha256sum {}", paths.join(" ")))?.stdout;
+    let mut changed = false;
     for (name, path) in PROGRAMS {
         let program = programs.get(name).with_context(|| format!("{name} was not pushed"))?;
         let contents = fs::read(program)?;
@@ -95,7 +96,12 @@ fn install_all(node: &Node, programs: &HashMap<String, PathBuf>) -> anyhow::Resu
         if !sums.lines().any(|line| line == format!("{sum}  {path}")) {
             keep_stock(node, Path::new(path))?;
             node.write_file(path, 0o755, &contents)?;
+            changed = true;
         }
+    }
+    if changed {
+        // A daemon starts its workers from the program that it is itself.
+        node.ok("pkill -TERM -f '^bascule serve'; while pgrep -f '^bascule serve' >/dev/null; do sleep 0.1; done")?;
     }
     Ok(())
 }
