@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use bascule::tls;
+use bascule::config::Security;
+use bascule::tls::{self, Fingerprint, Pin};
 use bascule_lab::pair::{Pair, VM0};
 use bascule_lab::{Order, lan};
 
@@ -32,15 +33,16 @@ fn strangers_are_refused_and_the_migration_beside_them_goes_on() {
         pair.serve_as_configured(2)?;
         pair.configure(2, OPEN)?;
         let port = pair.node(2).forward(8002)?;
+        let door = Door { port, key: key_of(pair, 2)? };
         pair.create(VM0, 1)?;
         pair.lab().witness().ask(VM0.name, Order::Dirty(super::DIRTY_KIB_S), VERIFY_LIMIT)?;
         for (what, said, come) in visits() {
             let before = log_lines(pair)?;
-            let answer = come(port).with_context(|| format!("{what} could not come"))?;
+            let answer = come(door).with_context(|| format!("{what} could not come"))?;
             ensure!(answer.len() <= ALERT_LEN, "{what} was told {answer:?}");
             pair.wait(what, || Ok(log_since(pair, before)?.contains(said)))?;
         }
-        from_a_forbidden_address(pair, port)?;
+        from_a_forbidden_address(pair, door)?;
         flood(pair, port)?;
         pair.check(VM0, 2)?;
         whole(pair, VM0, since)?;
@@ -53,15 +55,22 @@ fn strangers_are_refused_and_the_migration_beside_them_goes_on() {
 /// An alert record of TLS: five bytes, and two.
 const ALERT_LEN: usize = 7;
 
-type Visit = fn(SocketAddr) -> anyhow::Result<Vec<u8>>;
+/// Where they come to, and the key of who answers there.
+#[derive(Clone, Copy)]
+struct Door {
+    port: SocketAddr,
+    key: Fingerprint,
+}
+
+type Visit = fn(Door) -> anyhow::Result<Vec<u8>>;
 
 /// What comes, a word of the line in the log, and how.
 fn visits() -> [(&'static str, &'static str, Visit); 5] {
     [
         ("an unknown key", "is of no peer of this host", stranger),
         ("a client in clear", "is not TLS", in_clear),
-        ("a client of TLS 1.2", "TLS failed", |port| say(port, &tls_1_2())),
-        ("garbage", "is not TLS", |port| say(port, b"GET / HTTP/1.1\r\nHost: node2\r\n\r\n")),
+        ("a client of TLS 1.2", "TLS failed", |door| say(door.port, &tls_1_2())),
+        ("garbage", "is not TLS", |door| say(door.port, b"GET / HTTP/1.1\r\nHost: node2\r\n\r\n")),
         ("one who says little, slowly", "was not secured", slowly),
     ]
 }
@@ -86,8 +95,8 @@ fn hear(mut tcp: TcpStream) -> anyhow::Result<Vec<u8>> {
 }
 
 /// A byte of a long record every now and then.
-fn slowly(port: SocketAddr) -> anyhow::Result<Vec<u8>> {
-    let mut tcp = TcpStream::connect(port)?;
+fn slowly(door: Door) -> anyhow::Result<Vec<u8>> {
+    let mut tcp = TcpStream::connect(door.port)?;
     tcp.write_all(&[22, 3, 1, 0x20, 0])?;
     let deadline = Instant::now() + PATIENCE;
     while tcp.write_all(&[1]).is_ok() {
@@ -107,26 +116,37 @@ fn tls_1_2() -> Vec<u8> {
     record
 }
 
-/// It takes whoever answers: only the other end can refuse.
-fn stranger(port: SocketAddr) -> anyhow::Result<Vec<u8>> {
+/// It knows who answers: only the other end can refuse.
+fn stranger(door: Door) -> anyhow::Result<Vec<u8>> {
     let dir = tempfile::tempdir()?;
-    let connected = tls::connect_to_pair(dir.path(), TcpStream::connect(port)?, PATIENCE, |_| true);
+    let pin = Pin { name: "node2".into(), address: "node2".into(), fingerprint: door.key, paired_at: UNKNOWN };
+    pin.keep(dir.path())?;
+    let security = Security { kernel_tls: false, ..Security::default() };
+    let connected = tls::connect(&security, dir.path(), TcpStream::connect(door.port)?, PATIENCE);
     ensure!(connected.is_err(), "it was let in");
     Ok(Vec::new())
 }
 
-fn in_clear(port: SocketAddr) -> anyhow::Result<Vec<u8>> {
-    let tcp = TcpStream::connect(port)?;
+const UNKNOWN: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
+
+fn key_of(pair: &Pair, nr: u8) -> anyhow::Result<Fingerprint> {
+    let peers: serde_json::Value = serde_json::from_str(&pair.node(nr).ok("bascule peers --json")?)?;
+    let key = peers["fingerprint"].as_str().context("no fingerprint")?;
+    key.parse().map_err(anyhow::Error::msg)
+}
+
+fn in_clear(door: Door) -> anyhow::Result<Vec<u8>> {
+    let tcp = TcpStream::connect(door.port)?;
     let listening = tcp.try_clone()?;
     bascule::transport::Channel::adopt(tcp)?.send(bascule::protocol::Query { id: uuid::Uuid::nil() }, PATIENCE)?;
     hear(listening)
 }
 
 /// The right key does not help who comes from elsewhere.
-fn from_a_forbidden_address(pair: &Pair, port: SocketAddr) -> anyhow::Result<()> {
+fn from_a_forbidden_address(pair: &Pair, door: Door) -> anyhow::Result<()> {
     pair.configure(2, CLOSED)?;
     let before = log_lines(pair)?;
-    stranger(port)?;
+    stranger(door)?;
     pair.wait("the refusal", || Ok(log_since(pair, before)?.contains("not an allowed host")))?;
     pair.configure(2, OPEN)
 }

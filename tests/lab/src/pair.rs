@@ -93,7 +93,7 @@ impl Pair {
             wait("no domain is left", || Ok(domains(node)?.is_empty()))?;
             node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
             self.serve(node.nr())?;
-            if node.read_file(FILE)? != CONFIGURATION.as_bytes() {
+            if node.run(&format!("cat {FILE}"))?.stdout != CONFIGURATION {
                 self.configure(node.nr(), "")?;
             }
         }
@@ -116,6 +116,7 @@ impl Pair {
     pub fn configure_whole(&self, nr: u8, configuration: &str, said: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
         let lines = node.ok(&format!("wc -l <{LOG}"))?.trim().parse::<u64>()? + 1;
+        node.ok(&format!("mkdir -p $(dirname {FILE})"))?;
         node.write_file(FILE, 0o644, configuration.as_bytes())?;
         node.ok("pkill -HUP -f '^bascule serve'")?;
         wait(said, || Ok(node.run(&format!("tail -n +{lines} {LOG} | grep -q '{said}'"))?.success()))
