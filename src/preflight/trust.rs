@@ -4,6 +4,7 @@
 //! says. Nothing in it may make libxl run a program, open a file or use a device that this host's administrator did not allow:
 //! the places are those of libxl_types.idl (Xen 4.14 to 4.18).
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
@@ -103,6 +104,8 @@ enum Rule {
     Zero,
     /// Any text: it is the guest's own.
     Text,
+    /// Where QEMU listens for viewers.
+    Listen,
     /// A kernel or ramdisk in one of the directories for them.
     Kernel,
     /// An option of pygrub's that names something inside the guest.
@@ -124,6 +127,7 @@ impl Rule {
             Rule::One(words) => text.is_some_and(|text| words.contains(&text)),
             Rule::Zero => value.as_u64() == Some(0),
             Rule::Text => true,
+            Rule::Listen => text.is_none_or(is_listen_address),
             Rule::Kernel => text.is_some_and(|path| is_below(Path::new(path), &guests.kernels)),
             Rule::Pygrub => text.is_some_and(is_pygrub_option),
             Rule::Volume => text.is_some_and(|target| volumes.iter().any(|volume| volume.to_string() == target)),
@@ -136,6 +140,15 @@ impl Rule {
 fn is_word(text: &str) -> bool {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'+' | b'-');
     text.len() <= WORD_LEN_MAX && !text.starts_with('-') && text.bytes().all(harmless)
+}
+
+/// A word without a colon, an address, or an address and a display's number. libxl hands on what has a colon as it is (libxl_dm.c), and
+/// QEMU makes a socket's file of `unix:NAME`.
+fn is_listen_address(text: &str) -> bool {
+    let is_number = |display: &str| display.parse::<u16>().is_ok();
+    let host = text.rsplit_once(':').filter(|(_, display)| is_number(display)).map_or(text, |(host, _)| host);
+    let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
+    is_word(text) && (!text.contains(':') || is_address(text) || is_address(host))
 }
 
 /// Whether a path lies in one of the directories; neither `..` nor, where it exists on this host, a link leads out of them.
@@ -255,6 +268,7 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/type.hvm/nographic", Rule::Plain),
     ("b_info/type.hvm/vga/kind", Rule::Plain),
     ("b_info/type.hvm/vga/memkb", Rule::Plain),
+    ("b_info/type.hvm/vnc/listen", Rule::Listen),
     ("b_info/type.hvm/vnc/passwd", Rule::Text),
     ("b_info/type.hvm/vnc/*", Rule::Plain),
     ("b_info/type.hvm/keymap", Rule::Plain),
@@ -313,6 +327,7 @@ const RULES: &[(&str, Rule)] = &[
     ("nics/*/trusted", Rule::Plain),
     ("vfbs/*/backend_domid", Rule::Zero),
     ("vfbs/*/devid", Rule::Plain),
+    ("vfbs/*/vnc/listen", Rule::Listen),
     ("vfbs/*/vnc/passwd", Rule::Text),
     ("vfbs/*/vnc/*", Rule::Plain),
     ("vfbs/*/sdl/enable", FALSE),

@@ -68,6 +68,14 @@ fn ordinary_domains_are_accepted() {
 }
 
 #[test]
+fn viewers_may_be_listened_for_at_any_address() {
+    for listen in ["0.0.0.0", "127.0.0.1:7", "::1", "localhost"] {
+        let config = with(FULLY_VIRTUAL, "b_info/type.hvm/vnc/listen", json!(listen));
+        assert_eq!(refused(&config), Vec::<String>::new(), "{listen}");
+    }
+}
+
+#[test]
 fn what_would_run_open_or_use_something_of_this_host_is_refused() {
     let hostile = [
         ("b_info/kernel", json!("/etc/shadow")),
@@ -98,6 +106,9 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("b_info/type.hvm/usbdevice", json!("host:1234:5678")),
         ("b_info/type.hvm/usbdevice_list/0", json!("disk:/dev/sda")),
         ("b_info/type.hvm/vnc/listen", json!("unix:/run/x,sasl")),
+        ("b_info/type.hvm/vnc/listen", json!("unix:console")),
+        ("b_info/type.hvm/vnc/listen", json!("host:unix:0")),
+        ("vfbs/0/vnc/listen", json!("unix:0")),
         ("b_info/type.hvm/keymap", json!("../../etc/shadow")),
         ("b_info/type.hvm/sdl/enable", json!("True")),
         ("b_info/type.hvm/sdl/xauthority", json!("/root/.Xauthority")),
