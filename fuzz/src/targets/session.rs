@@ -152,7 +152,7 @@ fn check_answers(mut heard: &[u8], runs: bool) {
         let header = Header::parse(*header).expect("our frame");
         let (payload, rest) = rest.split_at_checked(header.len).expect("a whole frame");
         let message = protocol::decode(header, payload).expect("our message");
-        assert!(header.kind % 2 == 0 && !said.contains(&header.kind), "{message:?} at this place");
+        assert!(header.kind.is_multiple_of(2) && !said.contains(&header.kind), "{message:?} at this place");
         assert!(!matches!(message, Message::Started(_)) || runs, "STARTED, and it does not run");
         said.push(header.kind);
         heard = rest;

@@ -38,8 +38,8 @@ const NIC_SCRIPTS: [&str; 2] = ["vif-bridge", "/etc/xen/scripts/vif-bridge"];
 
 /// The first thing that this host's administrator did not allow, in words.
 pub(crate) fn danger(config: &Value, volumes: &[VolumeId]) -> Option<String> {
-    let top = config.as_object().into_iter().flatten().map(|(name, _)| name);
-    let strange = top.filter(|name| !TABLES.contains(&name.as_str()) && !name.starts_with("on_")).next();
+    let mut top = config.as_object().into_iter().flatten().map(|(name, _)| name);
+    let strange = top.find(|name| !TABLES.contains(&name.as_str()) && !name.starts_with("on_"));
     strange.map(|name| format!("{name} stands at the top")).or_else(|| {
         let disks = config.get("disks").and_then(Value::as_array).into_iter().flatten();
         disks.into_iter().find_map(|disk| disk_danger(disk, volumes)).or_else(|| inside("", config, volumes))
