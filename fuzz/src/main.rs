@@ -20,7 +20,7 @@ static TARGET: LazyLock<&Target> = LazyLock::new(|| {
     bascule_fuzz::target(&name).unwrap_or_else(|| panic!("{TARGET_VARIABLE} names no target: {name:?}"))
 });
 
-fuzz_target!(init: let _ = LazyLock::force(&TARGET), |input: &[u8]| {
+fuzz_target!(init: LazyLock::force(&TARGET), |input: &[u8]| {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     (TARGET.run)(input);
