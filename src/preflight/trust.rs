@@ -66,18 +66,24 @@ fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[Vo
     }
 }
 
-/// Whether a place is the pattern's: names between dots, `*` for any index or name, `**` at the end for all that is below.
+/// Whether a place is the pattern's: names between slashes, `*` for any index, `+` for any name, `**` at the end for all that is below.
 fn matches(pattern: &str, place: &[Step<'_>]) -> bool {
     let mut steps = place.iter();
     for part in pattern.split('/') {
         match (part, steps.next()) {
             ("**", Some(_)) => return true,
-            ("*", Some(_)) => {}
+            ("*", Some(Step::Index(_))) => {}
+            ("+", Some(Step::Key(key))) if is_name(key) => {}
             (name, Some(Step::Key(key))) if name == *key => {}
             _ => return false,
         }
     }
     steps.next().is_none()
+}
+
+/// A name as libxl has them. One with a NUL in it would be another one for libxl, which reads it up to there (libxl_json.c).
+fn is_name(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// A place as an administrator reads it: `b_info.type.hvm.serial`, `disks[1].script`.
@@ -223,7 +229,7 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/max_grant_version", Rule::Plain),
     ("b_info/device_model_version", Rule::One(&["qemu_xen"])),
     ("b_info/device_model_stubdomain", FALSE),
-    ("b_info/sched_params/*", Rule::Plain),
+    ("b_info/sched_params/+", Rule::Plain),
     ("b_info/claim_mode", Rule::Plain),
     ("b_info/event_channels", Rule::Plain),
     ("b_info/kernel", Rule::Kernel),
@@ -240,7 +246,7 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/altp2m", Rule::Plain),
     ("b_info/vmtrace_buf_kb", Rule::Zero),
     ("b_info/vpmu", Rule::Plain),
-    ("b_info/arch_arm/*", Rule::Plain),
+    ("b_info/arch_arm/+", Rule::Plain),
     ("b_info/arch_x86/msr_relaxed", Rule::Plain),
     ("b_info/type.pv/slack_memkb", Rule::Plain),
     ("b_info/type.pv/features", Rule::Plain),
@@ -270,12 +276,12 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/type.hvm/vga/memkb", Rule::Plain),
     ("b_info/type.hvm/vnc/listen", Rule::Listen),
     ("b_info/type.hvm/vnc/passwd", Rule::Text),
-    ("b_info/type.hvm/vnc/*", Rule::Plain),
+    ("b_info/type.hvm/vnc/+", Rule::Plain),
     ("b_info/type.hvm/keymap", Rule::Plain),
     ("b_info/type.hvm/sdl/enable", FALSE),
     ("b_info/type.hvm/sdl/opengl", FALSE),
     ("b_info/type.hvm/spice/passwd", Rule::Text),
-    ("b_info/type.hvm/spice/*", Rule::Plain),
+    ("b_info/type.hvm/spice/+", Rule::Plain),
     ("b_info/type.hvm/gfx_passthru", FALSE),
     ("b_info/type.hvm/gfx_passthru_kind", Rule::Plain),
     ("b_info/type.hvm/serial", SERIAL),
@@ -329,7 +335,7 @@ const RULES: &[(&str, Rule)] = &[
     ("vfbs/*/devid", Rule::Plain),
     ("vfbs/*/vnc/listen", Rule::Listen),
     ("vfbs/*/vnc/passwd", Rule::Text),
-    ("vfbs/*/vnc/*", Rule::Plain),
+    ("vfbs/*/vnc/+", Rule::Plain),
     ("vfbs/*/sdl/enable", FALSE),
     ("vfbs/*/keymap", Rule::Plain),
     ("vkbs/*/backend_domid", Rule::Zero),
