@@ -57,10 +57,15 @@ fn disk_danger(disk: &Value, volumes: &[VolumeId]) -> Option<String> {
 
 fn inside(name: &str, value: &Value, volumes: &[VolumeId]) -> Option<String> {
     match value {
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| inside(name, value, volumes)),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| inside(as_libxl(name), value, volumes)),
         Value::Array(values) => values.iter().find_map(|value| inside(name, value, volumes)),
         leaf => leaf_danger(name, leaf, volumes).map(|why| format!("{name} is {leaf}: {why}")),
     }
+}
+
+/// libxl reads a name up to its first NUL.
+fn as_libxl(name: &str) -> &str {
+    name.split('\0').next().unwrap_or_default()
 }
 
 fn leaf_danger(name: &str, leaf: &Value, volumes: &[VolumeId]) -> Option<&'static str> {

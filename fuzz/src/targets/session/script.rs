@@ -64,13 +64,18 @@ impl Script {
         let Some(connection) = self.connections.last_mut() else { return };
         match kind % 20 {
             0 if !enough => self.connections.push(Connection::default()),
-            1 => self.faults.extend(reader.byte().map(|which| Fault::ALL[usize::from(which) % Fault::ALL.len()])),
+            1 => self.fails(reader.byte()),
             2 => connection.answers.extend(reader.byte().map(said)),
             3 => connection.stays_primary = true,
             4 => connection.steps.push(Step::Memory),
             5 => connection.steps.push(Step::Bytes(reader.chunk().to_vec())),
             other => connection.steps.extend(reader.message(other).map(Step::Message)),
         }
+    }
+
+    fn fails(&mut self, which: Option<u8>) {
+        let fault = which.map(|which| Fault::ALL[usize::from(which) % Fault::ALL.len()]);
+        self.faults.extend(fault.filter(|fault| !self.faults.contains(fault)));
     }
 
     /// Whether the first connection is one that can only end with the domain running here.
