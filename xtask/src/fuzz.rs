@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ const MEMORY_MIB_MAX: u32 = 1024;
 const INPUT_SECONDS_MAX: u32 = 60;
 /// The longest input, in bytes. No branch needs a longer one.
 const INPUT_BYTES_MAX: u32 = 4096;
+/// The most that `--keep` lets a corpus grow to, in bytes.
+const CORPUS_BYTES_MAX: usize = 100_000;
 /// How many of the last lines of a target that failed are shown.
 const QUOTED_LINES: usize = 60;
 
@@ -166,26 +169,51 @@ impl Fuzzer {
         command
     }
 
-    /// The corpus grows by the smallest inputs that reach what it does not.
+    /// The corpus grows by inputs that reach what it does not, as few as will do and the shortest first; what it has stays.
     fn keep(&self, target: &str, scratch: &Path, corpus: &Path) -> anyhow::Result<()> {
-        let before = files_in(corpus)?;
-        watch(self.command(target, scratch).arg("-merge=1").arg(corpus).arg(scratch.join("new")))?;
-        say(&format!("{target}: the corpus grew from {before} to {} inputs", files_in(corpus)?));
+        let merged = emptied(scratch.join("merged"))?;
+        let mut command = self.command(target, scratch);
+        command.args(["-set_cover_merge=1", "-use_counters=0"]);
+        watch(command.arg(&merged).arg(corpus).arg(scratch.join("new")))?;
+        let (old, mut found) = (files(corpus)?, files(&merged)?);
+        found.retain(|(_, bytes)| !old.iter().any(|(_, known)| known == bytes));
+        let room = CORPUS_BYTES_MAX.saturating_sub(old.iter().map(|(_, bytes)| bytes.len()).sum());
+        let joined = shortest(found, room);
+        joined.iter().try_for_each(|(name, bytes)| fs::write(corpus.join(name), bytes))?;
+        say(&format!("{target}: {} inputs joined the {} of the corpus", joined.len(), old.len()));
         Ok(())
     }
+}
+
+/// As many of them as there is room for, in bytes.
+fn shortest(mut files: Vec<(OsString, Vec<u8>)>, room: usize) -> Vec<(OsString, Vec<u8>)> {
+    files.sort_by_key(|(_, bytes)| bytes.len());
+    let mut taken = 0;
+    let fits = |(_, bytes): &(OsString, Vec<u8>)| {
+        taken += bytes.len();
+        taken <= room
+    };
+    files.into_iter().take_while(fits).collect()
 }
 
 /// Where a target's findings go, which stay, and its new inputs, which are those of the last run: below the directory of the build.
 fn scratch(target: &str) -> anyhow::Result<PathBuf> {
     let dir = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let dir = workspace().join(dir).join("fuzz-work").join(target);
-    drop(fs::remove_dir_all(dir.join("new"))); // a first run has none
-    fs::create_dir_all(dir.join("new")).with_context(|| format!("{} cannot be made", dir.display()))?;
+    emptied(dir.join("new"))?;
     Ok(dir)
 }
 
-fn files_in(dir: &Path) -> anyhow::Result<usize> {
-    Ok(fs::read_dir(dir)?.count())
+fn emptied(dir: PathBuf) -> anyhow::Result<PathBuf> {
+    drop(fs::remove_dir_all(&dir)); // a first run has none
+    fs::create_dir_all(&dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    Ok(dir)
+}
+
+/// Names and contents.
+fn files(dir: &Path) -> anyhow::Result<Vec<(OsString, Vec<u8>)>> {
+    let entries = fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
+    entries.into_iter().map(|entry| Ok((entry.file_name(), fs::read(entry.path())?))).collect()
 }
 
 /// Runs libFuzzer to its end; what it prints is shown only when it finds something.
@@ -257,6 +285,12 @@ mod tests {
         }
         let expected = Statistics { executions: 114_313, per_second: 5443, coverage: 1872, peak_mib: 29 };
         assert_eq!(statistics, expected);
+    }
+
+    #[test]
+    fn the_shortest_are_taken_as_far_as_there_is_room() {
+        let file = |len: usize| (OsString::from(len.to_string()), vec![0; len]);
+        assert_eq!(shortest(vec![file(5), file(1), file(3)], 8), [file(1), file(3)]);
     }
 
     #[test]

@@ -45,7 +45,6 @@ pub(crate) fn run(bytes: &[u8]) {
     for connection in &script.connections {
         place.serve(&script, connection);
     }
-    DAEMON.say(&[]);
     place.recover();
     place.check_rest();
 }
@@ -82,10 +81,10 @@ impl Place {
 
     /// One session, all of whose input is there when it begins, and ends there.
     fn serve(&self, script: &Script, connection: &Connection) {
-        DAEMON.say(&connection.answers);
         let ran_before = self.here.runs();
         let cancel = Cancel::default();
-        self.here.begin(connection.stays_primary, &cancel);
+        DAEMON.say(&connection.answers, &cancel);
+        self.here.begin(connection.stays_primary);
         let (mut source, channel) = connected();
         source.write_all(&connection.bytes()).expect("the kernel holds it all");
         source.shutdown(Shutdown::Write).expect("connected");
@@ -104,7 +103,8 @@ impl Place {
     /// What a daemon does with what is left; the source has no such migration.
     fn recover(&self) {
         let ran_before = self.here.runs();
-        self.here.begin(false, &Cancel::default());
+        DAEMON.say(&[], &Cancel::default());
+        self.here.begin(false);
         for _ in 0..RECOVERIES_MAX {
             for listed in journal::unfinished(self.dir.path()).expect("our journals") {
                 let story = listed.story.expect("what we wrote");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bascule::journal::Stage;
 use bascule::protocol::{Message, Status, Welcome};
+use bascule::stream::Cancel;
 use bascule::transport::{self, Channel};
 use uuid::Uuid;
 
@@ -29,7 +30,13 @@ pub(super) enum Said {
 
 pub(super) struct Daemon {
     pub(super) port: u16,
-    answers: Arc<Mutex<VecDeque<Said>>>,
+    orders: Arc<Mutex<Orders>>,
+}
+
+#[derive(Default)]
+struct Orders {
+    answers: VecDeque<Said>,
+    cancel: Cancel,
 }
 
 impl Daemon {
@@ -37,20 +44,29 @@ impl Daemon {
     pub(super) fn start() -> Daemon {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let answers = Arc::new(Mutex::new(VecDeque::new()));
-        let queue = Arc::clone(&answers);
+        let orders: Arc<Mutex<Orders>> = Arc::default();
+        let given = Arc::clone(&orders);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                drop(answer(stream, next.unwrap_or(Said::Stage(None)))); // an asker that has gone needs none
+                let next = given.lock().unwrap_or_else(PoisonError::into_inner).next();
+                drop(answer(stream, next)); // an asker that has gone needs none
             }
         });
-        Daemon { port, answers }
+        Daemon { port, orders }
     }
 
-    /// The answers to the next questions; after them it knows of no migration.
-    pub(super) fn say(&self, answers: &[Said]) {
-        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers.iter().copied().collect();
+    /// The answers to the next questions; after them it knows of no migration. The first question cancels the session that asks, for it
+    /// would pause before the next one.
+    pub(super) fn say(&self, answers: &[Said], cancel: &Cancel) {
+        let orders = Orders { answers: answers.iter().copied().collect(), cancel: cancel.clone() };
+        *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = orders;
+    }
+}
+
+impl Orders {
+    fn next(&mut self) -> Said {
+        self.cancel.cancel();
+        self.answers.pop_front().unwrap_or(Said::Stage(None))
     }
 }
 

@@ -11,7 +11,6 @@ use bascule::admission::{self, Asker};
 use bascule::ids::{DomId, Minor, VolumeId};
 use bascule::plan::DomainFacts;
 use bascule::replication::{Attachment, Counters, Link, Replication, VolumeState};
-use bascule::stream::Cancel;
 use bascule::toolstack::{Abort, Domain, Error, OnStream, RunState, Toolstack};
 use uuid::Uuid;
 
@@ -29,9 +28,6 @@ pub(super) const MEMORY: &[u8] = b"RAM!";
 const DOMID: DomId = DomId(5);
 /// For the session's answer to the hotplug program.
 const GRANT_MAX: Duration = Duration::from_secs(20);
-/// How often the state of a volume is looked at, once the copy is complete, until the session is cancelled: the second time is after a
-/// question to the source's daemon, and the next question would come after a pause.
-const LOOKS_MAX: u32 = 2;
 
 /// Something that fails, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +72,6 @@ struct State {
     peer_primary: bool,
     peer_stays_primary: bool,
     two_allowed: bool,
-    looks: u32,
-    cancel: Cancel,
 }
 
 impl StandIn {
@@ -86,10 +80,9 @@ impl StandIn {
         StandIn { run_dir: run_dir.to_owned(), state: Mutex::new(state) }
     }
 
-    /// A session begins, whose `cancel` this is.
-    pub(super) fn begin(&self, peer_stays_primary: bool, cancel: &Cancel) {
+    /// A session begins.
+    pub(super) fn begin(&self, peer_stays_primary: bool) {
         let mut state = self.state();
-        (state.looks, state.cancel) = (0, cancel.clone());
         state.peer_stays_primary = peer_stays_primary;
         // The source has its domain back, or lost it.
         state.peer_primary = !state.primary;
@@ -269,11 +262,7 @@ impl Replication for StandIn {
     }
 
     fn state(&self, wanted: &VolumeId) -> Result<Option<VolumeState>, Error> {
-        let mut state = StandIn::state(self);
-        state.looks += u32::from(!state.domains.is_empty());
-        if state.looks >= LOOKS_MAX {
-            state.cancel.cancel();
-        }
+        let state = StandIn::state(self);
         Ok((*wanted == volume()).then(|| VolumeState {
             id: volume(),
             minor: Minor(0),

@@ -103,7 +103,7 @@ impl Connection {
         ready && (self.go_in_journal() || go())
     }
 
-    /// The first question is answered so; there is no second one, for the session is cancelled meanwhile.
+    /// The first question is answered so; there is no second one ([`super::daemon::Daemon::say`]).
     fn go_in_journal(&self) -> bool {
         self.answers.first() == Some(&Said::Stage(Some(Stage::Go)))
     }
