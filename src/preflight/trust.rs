@@ -162,7 +162,7 @@ fn is_below(path: &Path, directories: &[PathBuf]) -> bool {
     let plain =
         path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let real = path.canonicalize();
-    let inside = |path: &Path| directories.iter().any(|directory| path.starts_with(directory));
+    let inside = |path: &Path| directories.iter().any(|directory| path.starts_with(directory) && path != directory);
     plain && inside(path) && real.map_or(true, |real| inside(&real))
 }
 

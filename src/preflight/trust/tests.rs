@@ -81,6 +81,7 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("b_info/kernel", json!("/etc/shadow")),
         ("b_info/kernel", json!("/boot/../etc/shadow")),
         ("b_info/kernel", json!("boot/vmlinuz")),
+        ("b_info/kernel", json!("/boot/")),
         ("b_info/ramdisk", json!("/root/.ssh/id_ed25519")),
         ("b_info/type.pv/kernel", json!("/boot/vmlinuz")),
         ("b_info/bootloader", json!("/tmp/evil")),
