@@ -146,6 +146,7 @@ impl Fuzzer {
     }
 
     fn run(&self, target: &str) -> anyhow::Result<()> {
+        say(&format!("{target}: fuzzing"));
         let (corpus, scratch) = (corpora().join(target), scratch(target)?);
         let mut command = self.command(target, &scratch);
         let statistics = watch(command.arg(&self.bound).arg(scratch.join("new")).arg(&corpus))?;

@@ -33,7 +33,7 @@ const DANGEROUS: [&str; 20] = [
 ];
 /// Where a text is the guest's own business.
 const GUESTS_OWN: [&str; 2] = ["cmdline", "passwd"];
-const KERNEL_DIRS: [&str; 3] = ["/boot/", "/usr/lib/xen/", "/var/lib/xen/"];
+const KERNEL_DIRS: [&[&str]; 3] = [&["boot"], &["usr", "lib", "xen"], &["var", "lib", "xen"]];
 const NIC_SCRIPTS: [&str; 2] = ["vif-bridge", "/etc/xen/scripts/vif-bridge"];
 
 /// The first thing that this host's administrator did not allow, in words.
@@ -90,12 +90,10 @@ fn is_switch(name: &str) -> bool {
 }
 
 fn text_danger(name: &str, text: &str, volumes: &[VolumeId]) -> Option<&'static str> {
-    let below =
-        |dirs: &[&str]| dirs.iter().any(|dir| text.starts_with(dir)) && !text.split('/').any(|part| part == "..");
     let fine = match name {
         name if GUESTS_OWN.contains(&name) => true,
         name if is_switch(name) => text != "True",
-        "kernel" | "ramdisk" => below(&KERNEL_DIRS),
+        "kernel" | "ramdisk" => is_kernel(text),
         "pdev_path" => volumes.iter().any(|volume| volume.to_string() == text),
         "script" => text == "block-drbd" || NIC_SCRIPTS.contains(&text),
         "bootloader" => text == "pygrub",
@@ -109,6 +107,13 @@ fn text_danger(name: &str, text: &str, volumes: &[VolumeId]) -> Option<&'static 
         _ => is_harmless(text),
     };
     (!fine).then_some("that names something of this host's")
+}
+
+/// A path below one of the directories, as the kernel takes it.
+fn is_kernel(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let is_below = |dir: &&[&str]| parts.starts_with(dir) && parts.len() > dir.len();
+    text.starts_with('/') && KERNEL_DIRS.iter().any(is_below) && !parts.contains(&"..")
 }
 
 /// What QEMU takes for the address of a display, host and number: with a colon it could be a socket's path, or a call to elsewhere.
