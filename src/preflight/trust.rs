@@ -33,7 +33,8 @@ enum Step<'a> {
     Index(usize),
 }
 
-/// Visits every value that is neither an object nor a list, and every empty object: libxl makes a device of all defaults out of one.
+/// Visits every value that is neither an object nor a list, and every empty object or list: libxl makes a device of all defaults out of an
+/// object in which it knows nothing.
 fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&[Step<'_>], &Value)) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
@@ -43,7 +44,7 @@ fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&
                 place.pop();
             }
         }
-        Value::Array(values) => {
+        Value::Array(values) if !values.is_empty() => {
             for (index, value) in values.iter().enumerate() {
                 place.push(Step::Index(index));
                 walk(value, place, visit);
@@ -59,6 +60,11 @@ fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[Vo
         return RULES
             .iter()
             .any(|(pattern, _)| pattern.rsplit_once('/').is_some_and(|(parent, _)| matches(parent, place)));
+    }
+    if value.is_array() {
+        return RULES
+            .iter()
+            .any(|(pattern, _)| pattern.match_indices("/*").any(|(end, _)| matches(&pattern[..end], place)));
     }
     match RULES.iter().find(|(pattern, _)| matches(pattern, place)) {
         Some((_, rule)) => rule.accepts(guests, value, volumes),

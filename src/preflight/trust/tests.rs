@@ -68,6 +68,13 @@ fn ordinary_domains_are_accepted() {
 }
 
 #[test]
+fn lists_may_be_empty_where_a_list_belongs() {
+    for (path, list) in [("nics", json!([])), ("b_info/cpuid", json!([])), ("b_info/vcpu_hard_affinity", json!([[]]))] {
+        assert_eq!(refused(&with(DOMAIN, path, list)), Vec::<String>::new(), "{path}");
+    }
+}
+
+#[test]
 fn viewers_may_be_listened_for_at_any_address() {
     for listen in ["0.0.0.0", "127.0.0.1:7", "::1", "localhost"] {
         let config = with(FULLY_VIRTUAL, "b_info/type.hvm/vnc/listen", json!(listen));
@@ -169,6 +176,10 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("b_info/something_new", json!({})),
         ("pcidevs/0", json!({})),
         ("pcidevs/0", json!(null)),
+        ("pcidevs/0", json!({"unknown": []})),
+        ("usbctrls", json!([])),
+        ("disks/1", json!({"unknown": []})),
+        ("nics/0/script", json!([])),
         ("usbctrls/0", json!({})),
         ("usbdevs/0", json!({})),
         ("vtpms/0", json!({})),
