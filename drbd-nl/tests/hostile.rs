@@ -1,5 +1,5 @@
 //! No bytes make the decoder panic, loop, or take more memory than they are: captured messages, damaged in every way.
-//! Deterministic and bounded; `fuzz/` has the open-ended version.
+//! Deterministic and bounded; `cargo xtask fuzz netlink` is the open-ended version.
 
 #[path = "../examples/decode/pcap.rs"]
 mod pcap;

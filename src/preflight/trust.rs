@@ -4,6 +4,7 @@
 //! says. Nothing in it may make libxl run a program, open a file or use a device that this host's administrator did not allow:
 //! the places are those of libxl_types.idl (Xen 4.14 to 4.18).
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
@@ -32,7 +33,8 @@ enum Step<'a> {
     Index(usize),
 }
 
-/// Visits every value that is neither an object nor a list, and every empty object: libxl makes a device of all defaults out of one.
+/// Visits every value that is neither an object nor a list, and every empty object or list: libxl makes a device of all defaults out of an
+/// object in which it knows nothing.
 fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&[Step<'_>], &Value)) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
@@ -42,7 +44,7 @@ fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&
                 place.pop();
             }
         }
-        Value::Array(values) => {
+        Value::Array(values) if !values.is_empty() => {
             for (index, value) in values.iter().enumerate() {
                 place.push(Step::Index(index));
                 walk(value, place, visit);
@@ -59,24 +61,35 @@ fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[Vo
             .iter()
             .any(|(pattern, _)| pattern.rsplit_once('/').is_some_and(|(parent, _)| matches(parent, place)));
     }
+    if value.is_array() {
+        return RULES
+            .iter()
+            .any(|(pattern, _)| pattern.match_indices("/*").any(|(end, _)| matches(&pattern[..end], place)));
+    }
     match RULES.iter().find(|(pattern, _)| matches(pattern, place)) {
         Some((_, rule)) => rule.accepts(guests, value, volumes),
         None => false,
     }
 }
 
-/// Whether a place is the pattern's: names between dots, `*` for any index or name, `**` at the end for all that is below.
+/// Whether a place is the pattern's: names between slashes, `*` for any index, `+` for any name, `**` at the end for all that is below.
 fn matches(pattern: &str, place: &[Step<'_>]) -> bool {
     let mut steps = place.iter();
     for part in pattern.split('/') {
         match (part, steps.next()) {
             ("**", Some(_)) => return true,
-            ("*", Some(_)) => {}
+            ("*", Some(Step::Index(_))) => {}
+            ("+", Some(Step::Key(key))) if is_name(key) => {}
             (name, Some(Step::Key(key))) if name == *key => {}
             _ => return false,
         }
     }
     steps.next().is_none()
+}
+
+/// A name as libxl has them. One with a NUL in it would be another one for libxl, which reads it up to there (libxl_json.c).
+fn is_name(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// A place as an administrator reads it: `b_info.type.hvm.serial`, `disks[1].script`.
@@ -103,6 +116,8 @@ enum Rule {
     Zero,
     /// Any text: it is the guest's own.
     Text,
+    /// Where QEMU listens for viewers.
+    Listen,
     /// A kernel or ramdisk in one of the directories for them.
     Kernel,
     /// An option of pygrub's that names something inside the guest.
@@ -124,6 +139,7 @@ impl Rule {
             Rule::One(words) => text.is_some_and(|text| words.contains(&text)),
             Rule::Zero => value.as_u64() == Some(0),
             Rule::Text => true,
+            Rule::Listen => text.is_none_or(is_listen_address),
             Rule::Kernel => text.is_some_and(|path| is_below(Path::new(path), &guests.kernels)),
             Rule::Pygrub => text.is_some_and(is_pygrub_option),
             Rule::Volume => text.is_some_and(|target| volumes.iter().any(|volume| volume.to_string() == target)),
@@ -138,12 +154,21 @@ fn is_word(text: &str) -> bool {
     text.len() <= WORD_LEN_MAX && !text.starts_with('-') && text.bytes().all(harmless)
 }
 
+/// A word without a colon, an address, or an address and a display's number. libxl hands on what has a colon as it is (libxl_dm.c), and
+/// QEMU makes a socket's file of `unix:NAME`.
+fn is_listen_address(text: &str) -> bool {
+    let is_number = |display: &str| display.parse::<u16>().is_ok();
+    let host = text.rsplit_once(':').filter(|(_, display)| is_number(display)).map_or(text, |(host, _)| host);
+    let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
+    is_word(text) && (!text.contains(':') || is_address(text) || is_address(host))
+}
+
 /// Whether a path lies in one of the directories; neither `..` nor, where it exists on this host, a link leads out of them.
 fn is_below(path: &Path, directories: &[PathBuf]) -> bool {
     let plain =
         path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let real = path.canonicalize();
-    let inside = |path: &Path| directories.iter().any(|directory| path.starts_with(directory));
+    let inside = |path: &Path| directories.iter().any(|directory| path.starts_with(directory) && path != directory);
     plain && inside(path) && real.map_or(true, |real| inside(&real))
 }
 
@@ -210,7 +235,7 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/max_grant_version", Rule::Plain),
     ("b_info/device_model_version", Rule::One(&["qemu_xen"])),
     ("b_info/device_model_stubdomain", FALSE),
-    ("b_info/sched_params/*", Rule::Plain),
+    ("b_info/sched_params/+", Rule::Plain),
     ("b_info/claim_mode", Rule::Plain),
     ("b_info/event_channels", Rule::Plain),
     ("b_info/kernel", Rule::Kernel),
@@ -227,7 +252,7 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/altp2m", Rule::Plain),
     ("b_info/vmtrace_buf_kb", Rule::Zero),
     ("b_info/vpmu", Rule::Plain),
-    ("b_info/arch_arm/*", Rule::Plain),
+    ("b_info/arch_arm/+", Rule::Plain),
     ("b_info/arch_x86/msr_relaxed", Rule::Plain),
     ("b_info/type.pv/slack_memkb", Rule::Plain),
     ("b_info/type.pv/features", Rule::Plain),
@@ -255,13 +280,14 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/type.hvm/nographic", Rule::Plain),
     ("b_info/type.hvm/vga/kind", Rule::Plain),
     ("b_info/type.hvm/vga/memkb", Rule::Plain),
+    ("b_info/type.hvm/vnc/listen", Rule::Listen),
     ("b_info/type.hvm/vnc/passwd", Rule::Text),
-    ("b_info/type.hvm/vnc/*", Rule::Plain),
+    ("b_info/type.hvm/vnc/+", Rule::Plain),
     ("b_info/type.hvm/keymap", Rule::Plain),
     ("b_info/type.hvm/sdl/enable", FALSE),
     ("b_info/type.hvm/sdl/opengl", FALSE),
     ("b_info/type.hvm/spice/passwd", Rule::Text),
-    ("b_info/type.hvm/spice/*", Rule::Plain),
+    ("b_info/type.hvm/spice/+", Rule::Plain),
     ("b_info/type.hvm/gfx_passthru", FALSE),
     ("b_info/type.hvm/gfx_passthru_kind", Rule::Plain),
     ("b_info/type.hvm/serial", SERIAL),
@@ -313,8 +339,9 @@ const RULES: &[(&str, Rule)] = &[
     ("nics/*/trusted", Rule::Plain),
     ("vfbs/*/backend_domid", Rule::Zero),
     ("vfbs/*/devid", Rule::Plain),
+    ("vfbs/*/vnc/listen", Rule::Listen),
     ("vfbs/*/vnc/passwd", Rule::Text),
-    ("vfbs/*/vnc/*", Rule::Plain),
+    ("vfbs/*/vnc/+", Rule::Plain),
     ("vfbs/*/sdl/enable", FALSE),
     ("vfbs/*/keymap", Rule::Plain),
     ("vkbs/*/backend_domid", Rule::Zero),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod lab;
 mod say;
 mod test;
@@ -27,9 +28,11 @@ enum Task {
     Bench(bench::Arguments),
     /// The main job, step by step: a domain on DRBD is created and moved live between two Xen hosts.
     Demo(demo::Arguments),
+    /// Hostile input: bytes that break what takes bytes from elsewhere are looked for.
+    Fuzz(fuzz::Arguments),
     /// Two Xen dom0s with DRBD between them, under QEMU.
     Lab(lab::Arguments),
-    /// Format, lints, unit tests, DRBD in user-mode Linux, and the tests that need the lab.
+    /// Format, lints, unit tests, short fuzzing, DRBD in user-mode Linux, and the tests that need the lab.
     Test(test::Arguments),
     /// The tests against the real DRBD module and device-mapper in user-mode Linux.
     Uml,
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(arguments) => fuzz::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::run(arguments),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Uml => uml::run(&mut |_| {}).map(|()| ExitCode::SUCCESS),

@@ -10,6 +10,7 @@ use bascule_lab::layout::workspace;
 use bascule_lab::{Lab, Options, ensure_packages, ensure_supported};
 use clap::Args;
 
+use crate::fuzz;
 use crate::lab;
 use crate::say::{answer, say};
 use crate::uml;
@@ -64,6 +65,7 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
             true => report.part("firewalls of this kernel", || cargo(FIREWALL))?,
             false => report.skip("firewalls of this kernel", &anyhow::anyhow!("network namespaces need root")),
         }
+        report.part("fuzzing", || fuzz::run_short().map(|()| Counts::default()))?;
         report.part("DRBD in user-mode Linux", || {
             let mut counts = Counts::default();
             uml::run(&mut |line| counts.add(line)).map(|()| counts)

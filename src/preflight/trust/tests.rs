@@ -68,11 +68,27 @@ fn ordinary_domains_are_accepted() {
 }
 
 #[test]
+fn lists_may_be_empty_where_a_list_belongs() {
+    for (path, list) in [("nics", json!([])), ("b_info/cpuid", json!([])), ("b_info/vcpu_hard_affinity", json!([[]]))] {
+        assert_eq!(refused(&with(DOMAIN, path, list)), Vec::<String>::new(), "{path}");
+    }
+}
+
+#[test]
+fn viewers_may_be_listened_for_at_any_address() {
+    for listen in ["0.0.0.0", "127.0.0.1:7", "::1", "localhost"] {
+        let config = with(FULLY_VIRTUAL, "b_info/type.hvm/vnc/listen", json!(listen));
+        assert_eq!(refused(&config), Vec::<String>::new(), "{listen}");
+    }
+}
+
+#[test]
 fn what_would_run_open_or_use_something_of_this_host_is_refused() {
     let hostile = [
         ("b_info/kernel", json!("/etc/shadow")),
         ("b_info/kernel", json!("/boot/../etc/shadow")),
         ("b_info/kernel", json!("boot/vmlinuz")),
+        ("b_info/kernel", json!("/boot/")),
         ("b_info/ramdisk", json!("/root/.ssh/id_ed25519")),
         ("b_info/type.pv/kernel", json!("/boot/vmlinuz")),
         ("b_info/bootloader", json!("/tmp/evil")),
@@ -98,6 +114,12 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("b_info/type.hvm/usbdevice", json!("host:1234:5678")),
         ("b_info/type.hvm/usbdevice_list/0", json!("disk:/dev/sda")),
         ("b_info/type.hvm/vnc/listen", json!("unix:/run/x,sasl")),
+        ("b_info/type.hvm/vnc/listen", json!("unix:console")),
+        ("b_info/type.hvm/vnc/listen", json!("host:unix:0")),
+        ("vfbs/0/vnc/listen", json!("unix:0")),
+        ("b_info/type.hvm/vnc/listen\0", json!("unix:console")),
+        ("b_info/bootloader_args/a", json!("--args=quiet")),
+        ("b_info/type.hvm/spice/Host", json!("word")),
         ("b_info/type.hvm/keymap", json!("../../etc/shadow")),
         ("b_info/type.hvm/sdl/enable", json!("True")),
         ("b_info/type.hvm/sdl/xauthority", json!("/root/.Xauthority")),
@@ -154,6 +176,10 @@ fn what_would_run_open_or_use_something_of_this_host_is_refused() {
         ("b_info/something_new", json!({})),
         ("pcidevs/0", json!({})),
         ("pcidevs/0", json!(null)),
+        ("pcidevs/0", json!({"unknown": []})),
+        ("usbctrls", json!([])),
+        ("disks/1", json!({"unknown": []})),
+        ("nics/0/script", json!([])),
         ("usbctrls/0", json!({})),
         ("usbdevs/0", json!({})),
         ("vtpms/0", json!({})),

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use crate::command::{as_root, run};
 
 /// Packages of the host, and what each is for.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "qemu-system-x86", // the nodes
     "mmdebstrap",      // their root file system
     "e2fsprogs",       // its image
@@ -23,6 +23,7 @@ const PACKAGES: [&str; 13] = [
     "libxen-dev", // to build bascule itself
     "libclang-dev",
     "pkg-config",
+    "g++", // the fuzzer's engine
 ];
 
 /// Installs the packages that the lab and the build of our programs need and that are missing, by apt-get from the machine's own

@@ -1,0 +1,10 @@
+//! One file for each place where bytes from elsewhere come in.
+
+pub(crate) mod configuration;
+pub(crate) mod domain;
+pub(crate) mod frames;
+pub(crate) mod journal;
+pub(crate) mod machines;
+pub(crate) mod netlink;
+pub(crate) mod session;
+pub(crate) mod xend;
