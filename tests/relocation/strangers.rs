@@ -71,7 +71,7 @@ fn visits() -> [(&'static str, &'static str, Visit); 5] {
         ("a client in clear", "is not TLS", in_clear),
         ("a client of TLS 1.2", "TLS failed", |door| say(door.port, &tls_1_2())),
         ("garbage", "is not TLS", |door| say(door.port, b"GET / HTTP/1.1\r\nHost: node2\r\n\r\n")),
-        ("one who says little, slowly", "was not secured", slowly),
+        ("one who says little, slowly", "not in time", slowly),
     ]
 }
 
