@@ -3,6 +3,7 @@
 pub(crate) mod configuration;
 pub(crate) mod domain;
 pub(crate) mod frames;
+pub(crate) mod handshake;
 pub(crate) mod journal;
 pub(crate) mod machines;
 pub(crate) mod netlink;
