@@ -72,24 +72,18 @@ fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[Vo
     }
 }
 
-/// Whether a place is the pattern's: names between slashes, `*` for any index, `+` for any name, `**` at the end for all that is below.
+/// Whether a place is the pattern's: names between slashes, `*` for any index. Every name is written out: one with a NUL in it would be
+/// another one for libxl, which reads it up to there (libxl_json.c).
 fn matches(pattern: &str, place: &[Step<'_>]) -> bool {
     let mut steps = place.iter();
     for part in pattern.split('/') {
         match (part, steps.next()) {
-            ("**", Some(_)) => return true,
             ("*", Some(Step::Index(_))) => {}
-            ("+", Some(Step::Key(key))) if is_name(key) => {}
             (name, Some(Step::Key(key))) if name == *key => {}
             _ => return false,
         }
     }
     steps.next().is_none()
-}
-
-/// A name as libxl has them. One with a NUL in it would be another one for libxl, which reads it up to there (libxl_json.c).
-fn is_name(key: &str) -> bool {
-    key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// A place as an administrator reads it: `b_info.type.hvm.serial`, `disks[1].script`.
@@ -116,6 +110,8 @@ enum Rule {
     Zero,
     /// Any text: it is the guest's own.
     Text,
+    /// Any text that libxl can put between the commas of an option for QEMU: with one in it, the rest would be an option of its own.
+    Part,
     /// Where QEMU listens for viewers.
     Listen,
     /// A kernel or ramdisk in one of the directories for them.
@@ -139,6 +135,7 @@ impl Rule {
             Rule::One(words) => text.is_some_and(|text| words.contains(&text)),
             Rule::Zero => value.as_u64() == Some(0),
             Rule::Text => true,
+            Rule::Part => text.is_none_or(|text| !text.contains(',')),
             Rule::Listen => text.is_none_or(is_listen_address),
             Rule::Kernel => text.is_some_and(|path| is_below(Path::new(path), &guests.kernels)),
             Rule::Pygrub => text.is_some_and(is_pygrub_option),
@@ -228,14 +225,35 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/rtc_timeoffset", Rule::Plain),
     ("b_info/localtime", Rule::Plain),
     ("b_info/disable_migrate", FALSE),
-    ("b_info/cpuid/**", Rule::Plain),
+    ("b_info/cpuid/*/leaf", Rule::Plain),
+    ("b_info/cpuid/*/subleaf", Rule::Plain),
+    ("b_info/cpuid/*/eax", Rule::Plain),
+    ("b_info/cpuid/*/ebx", Rule::Plain),
+    ("b_info/cpuid/*/ecx", Rule::Plain),
+    ("b_info/cpuid/*/edx", Rule::Plain),
+    // As Xen 4.18 has it.
+    ("b_info/cpuid/cpuid/*/leaf", Rule::Plain),
+    ("b_info/cpuid/cpuid/*/subleaf", Rule::Plain),
+    ("b_info/cpuid/cpuid/*/eax", Rule::Plain),
+    ("b_info/cpuid/cpuid/*/ebx", Rule::Plain),
+    ("b_info/cpuid/cpuid/*/ecx", Rule::Plain),
+    ("b_info/cpuid/cpuid/*/edx", Rule::Plain),
+    ("b_info/cpuid/msr/*/index", Rule::Plain),
+    ("b_info/cpuid/msr/*/policy", Rule::Plain),
     ("b_info/blkdev_start", Rule::Plain),
     ("b_info/max_grant_frames", Rule::Plain),
     ("b_info/max_maptrack_frames", Rule::Plain),
     ("b_info/max_grant_version", Rule::Plain),
     ("b_info/device_model_version", Rule::One(&["qemu_xen"])),
     ("b_info/device_model_stubdomain", FALSE),
-    ("b_info/sched_params/+", Rule::Plain),
+    ("b_info/sched_params/sched", Rule::Plain),
+    ("b_info/sched_params/weight", Rule::Plain),
+    ("b_info/sched_params/cap", Rule::Plain),
+    ("b_info/sched_params/period", Rule::Plain),
+    ("b_info/sched_params/budget", Rule::Plain),
+    ("b_info/sched_params/extratime", Rule::Plain),
+    ("b_info/sched_params/slice", Rule::Plain),
+    ("b_info/sched_params/latency", Rule::Plain),
     ("b_info/claim_mode", Rule::Plain),
     ("b_info/event_channels", Rule::Plain),
     ("b_info/kernel", Rule::Kernel),
@@ -252,7 +270,9 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/altp2m", Rule::Plain),
     ("b_info/vmtrace_buf_kb", Rule::Zero),
     ("b_info/vpmu", Rule::Plain),
-    ("b_info/arch_arm/+", Rule::Plain),
+    ("b_info/arch_arm/gic_version", Rule::Plain),
+    ("b_info/arch_arm/vuart", Rule::Plain),
+    ("b_info/arch_arm/sve_vl", Rule::Plain),
     ("b_info/arch_x86/msr_relaxed", Rule::Plain),
     ("b_info/type.pv/slack_memkb", Rule::Plain),
     ("b_info/type.pv/features", Rule::Plain),
@@ -282,12 +302,24 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/type.hvm/vga/memkb", Rule::Plain),
     ("b_info/type.hvm/vnc/listen", Rule::Listen),
     ("b_info/type.hvm/vnc/passwd", Rule::Text),
-    ("b_info/type.hvm/vnc/+", Rule::Plain),
+    ("b_info/type.hvm/vnc/enable", Rule::Plain),
+    ("b_info/type.hvm/vnc/display", Rule::Plain),
+    ("b_info/type.hvm/vnc/findunused", Rule::Plain),
     ("b_info/type.hvm/keymap", Rule::Plain),
     ("b_info/type.hvm/sdl/enable", FALSE),
     ("b_info/type.hvm/sdl/opengl", FALSE),
-    ("b_info/type.hvm/spice/passwd", Rule::Text),
-    ("b_info/type.hvm/spice/+", Rule::Plain),
+    ("b_info/type.hvm/spice/passwd", Rule::Part),
+    ("b_info/type.hvm/spice/enable", Rule::Plain),
+    ("b_info/type.hvm/spice/port", Rule::Plain),
+    ("b_info/type.hvm/spice/tls_port", Rule::Plain),
+    ("b_info/type.hvm/spice/host", Rule::Plain),
+    ("b_info/type.hvm/spice/disable_ticketing", Rule::Plain),
+    ("b_info/type.hvm/spice/agent_mouse", Rule::Plain),
+    ("b_info/type.hvm/spice/vdagent", Rule::Plain),
+    ("b_info/type.hvm/spice/clipboard_sharing", Rule::Plain),
+    ("b_info/type.hvm/spice/usbredirection", Rule::Plain),
+    ("b_info/type.hvm/spice/image_compression", Rule::Plain),
+    ("b_info/type.hvm/spice/streaming_video", Rule::Plain),
     ("b_info/type.hvm/gfx_passthru", FALSE),
     ("b_info/type.hvm/gfx_passthru_kind", Rule::Plain),
     ("b_info/type.hvm/serial", SERIAL),
@@ -341,7 +373,9 @@ const RULES: &[(&str, Rule)] = &[
     ("vfbs/*/devid", Rule::Plain),
     ("vfbs/*/vnc/listen", Rule::Listen),
     ("vfbs/*/vnc/passwd", Rule::Text),
-    ("vfbs/*/vnc/+", Rule::Plain),
+    ("vfbs/*/vnc/enable", Rule::Plain),
+    ("vfbs/*/vnc/display", Rule::Plain),
+    ("vfbs/*/vnc/findunused", Rule::Plain),
     ("vfbs/*/sdl/enable", FALSE),
     ("vfbs/*/keymap", Rule::Plain),
     ("vkbs/*/backend_domid", Rule::Zero),

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 const SHORT: Duration = Duration::from_secs(10);
 /// The variable that tells the program its target (`fuzz/src/lib.rs`).
 const TARGET_VARIABLE: &str = "BASCULE_FUZZ";
-/// Two edges in front of each branch, counters and their places, and what is compared: what libFuzzer looks at.
+/// What libFuzzer looks at: a counter for each edge, its place, and the values that are compared (LLVM's SanitizerCoverage).
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";

@@ -57,10 +57,17 @@ fn disk_danger(disk: &Value, volumes: &[VolumeId]) -> Option<String> {
 
 fn inside(name: &str, value: &Value, volumes: &[VolumeId]) -> Option<String> {
     match value {
+        Value::Object(fields) if name == "spice" && has_comma(fields.get("passwd")) => {
+            Some("spice's passwd has a comma, behind which an option of QEMU's begins".into())
+        }
         Value::Object(fields) => fields.iter().find_map(|(name, value)| inside(as_libxl(name), value, volumes)),
         Value::Array(values) => values.iter().find_map(|value| inside(name, value, volumes)),
         leaf => leaf_danger(name, leaf, volumes).map(|why| format!("{name} is {leaf}: {why}")),
     }
+}
+
+fn has_comma(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_str).is_some_and(|text| text.contains(','))
 }
 
 /// libxl reads a name up to its first NUL.
