@@ -16,6 +16,7 @@ mod log;
 mod migrate;
 mod pair;
 mod recover;
+mod secured;
 mod serve;
 mod settings;
 mod status;
@@ -26,15 +27,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bascule::config::{Address, Config, Level};
-use bascule::daemon::{Entry, Nets};
+use bascule::daemon::Entry;
 use bascule::fault::Fault;
 use bascule::migrate::chain;
 use bascule::plan::{self, RELOCATION_PORT};
 use bascule::protocol::Handover;
 use bascule::receive;
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use ipnet::IpNet;
 
+use self::secured::Secured;
 use self::settings::Source;
 
 /// Runs Xen domains on disks replicated by DRBD, and moves them between hosts while they run.
@@ -213,32 +214,6 @@ pub(crate) struct Session {
     bounds: Bounds,
     #[command(flatten)]
     rehearsal: Rehearsal,
-}
-
-/// How the connection of a session is protected.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Secured {
-    /// The authority's certificates
-    #[arg(long)]
-    authority: Option<PathBuf>,
-    /// This host's certificate
-    #[arg(long)]
-    certificate: Option<PathBuf>,
-    /// Its key
-    #[arg(long)]
-    key: Option<PathBuf>,
-    /// What the authority has revoked
-    #[arg(long)]
-    revoked: Option<PathBuf>,
-    /// Peers' names
-    #[arg(long = "peer-name")]
-    names: Vec<String>,
-    /// Do not let the kernel encrypt
-    #[arg(long)]
-    no_kernel_tls: bool,
-    /// With whom in clear
-    #[arg(long, value_parser = Nets::entry)]
-    in_clear: Vec<IpNet>,
 }
 
 /// A file of xl's format, and where it is.

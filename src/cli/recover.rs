@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT};
 use super::here::Here;
+use super::secured::Secured;
 use super::{Bound, source_bound};
 
 /// Finish, or take back, migrations whose process has died
@@ -49,6 +50,8 @@ pub(crate) struct Recover {
     /// As the daemon's child: until it is decided
     #[arg(long, hide = true, requires = "id")]
     adopt: bool,
+    #[command(flatten)]
+    pub(crate) security: Secured,
 }
 
 /// Between two tries of the daemon's child, when a person must speak or something stands in the way.
@@ -82,7 +85,8 @@ fn start(args: &Recover, config: &Config) -> Result<u8, Error> {
         say(args, "No migration is unfinished on this host.");
         return Ok(DONE);
     }
-    let here = Here::open(&config.security, &config.guests, Faults::none())?;
+    let told = args.is_adoption().then(|| args.security.settings());
+    let here = Here::open(told.as_ref().unwrap_or(&config.security), &config.guests, Faults::none())?;
     let host = here.host(&config.state);
     let timeouts = args.timeouts(config.timeouts.source);
     let mut worst = DONE;

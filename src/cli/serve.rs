@@ -2,7 +2,6 @@
 
 mod check;
 
-use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -12,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bascule::config::{Config, Count, Guests, Relocation, Security, State};
-use bascule::daemon::{self, Listeners, Nets, NotAdmitted, Unauthenticated, Workers};
+use bascule::daemon::{self, Listeners, NotAdmitted, Unauthenticated, Workers};
 use bascule::fault::Faults;
 use bascule::host;
 use bascule::migrate::chain;
@@ -29,7 +28,7 @@ use uuid::Uuid;
 use super::exit::Error;
 use super::here::Here;
 use super::settings::{self, Live, Source};
-use super::{Secured, Serve, Session};
+use super::{Serve, Session, secured};
 
 /// Runs the daemon in the foreground.
 pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), Error> {
@@ -64,36 +63,10 @@ fn session_command(program: &Path, state_dir: &Path, config: &Config, args: &Ser
     command.arg(format!("--history={}", config.state.history.0)).arg(format!("--log={}", config.log.level.name()));
     command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
     command.args(bounds(config.timeouts.destination.each()));
-    command.args(protected(&config.security));
+    command.args(secured::options(&config.security));
     command.args(config.guests.kernels.iter().flat_map(|directory| ["--kernels".as_ref(), directory.as_os_str()]));
     command.args(config.guests.nic_scripts.iter().map(|script| format!("--nic-script={script}")));
     command
-}
-
-fn protected(security: &Security) -> Vec<OsString> {
-    let Security { authority, certificate, key, revoked, names, kernel_tls, in_clear } = security;
-    let files = [("authority", authority), ("certificate", certificate), ("key", key), ("revoked", revoked)];
-    let mut options = Vec::new();
-    for (name, file) in files.iter().filter_map(|(name, file)| Some((name, file.as_ref()?))) {
-        options.extend([format!("--{name}").into(), file.into()]);
-    }
-    options.extend(names.iter().map(|name| format!("--peer-name={name}").into()));
-    options.extend((!kernel_tls).then(|| "--no-kernel-tls".into()));
-    options.extend(in_clear.texts().iter().map(|net| format!("--in-clear={net}").into()));
-    options
-}
-
-/// The same, read back.
-fn security(args: &Secured) -> Security {
-    Security {
-        authority: args.authority.clone(),
-        certificate: args.certificate.clone(),
-        key: args.key.clone(),
-        revoked: args.revoked.clone(),
-        names: args.names.clone(),
-        kernel_tls: !args.no_kernel_tls,
-        in_clear: Nets(args.in_clear.clone()),
-    }
 }
 
 /// So is a recovery.
@@ -102,6 +75,7 @@ fn recovery_command(program: &Path, state_dir: &Path, config: &Config, id: Uuid)
     command.arg0("bascule");
     command.arg("--state-dir").arg(state_dir).arg("recover").arg("--adopt").arg(id.to_string()).stdin(Stdio::null());
     command.args(bounds(config.timeouts.source.each()));
+    command.args(secured::options(&config.security));
     command
 }
 
@@ -166,7 +140,7 @@ pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     for (name, bound) in &args.bounds.timeouts {
         timeouts.set(name, *bound);
     }
-    let security = security(&args.security);
+    let security = args.security.settings();
     let Some(channel) = authenticate(worker, &security, &state_dir, connection, timeouts.authentication)? else {
         return Ok(());
     };
