@@ -57,7 +57,8 @@ pub(crate) fn read_some(socket: impl AsFd, buffer: &mut [u8], deadline: Deadline
     loop {
         wait(socket.as_fd(), PollFlags::POLLIN, deadline)?;
         match recv(socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => return Err(Error::Closed),
+            // EIO is the kernel's word for a TLS record that is not data: the other side's farewell.
+            Ok(0) | Err(Errno::EIO) => return Err(Error::Closed),
             Ok(n) => return Ok(n),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(errno) => return Err(Error::Io(errno.into())),
