@@ -134,7 +134,9 @@ impl Fuzzer {
         let next = || queue.lock().ok()?.pop_front();
         let work = || -> anyhow::Result<()> {
             while let Some(target) = next() {
-                self.run(&target).with_context(|| format!("Fuzzing {target}"))?;
+                self.run(&target)
+                    .inspect_err(|_| say(&format!("{target}: FOUND SOMETHING")))
+                    .with_context(|| target)?;
             }
             Ok(())
         };

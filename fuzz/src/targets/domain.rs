@@ -34,7 +34,7 @@ pub(crate) fn volume() -> VolumeId {
 /// As the destination's preflight does.
 fn accept(text: &str) -> Option<String> {
     DomainFacts::from_json(text).ok()?;
-    let config = serde_json::from_str(text).expect("it has been read once");
+    let config = serde_json::from_str(text).ok()?;
     trust::objections(&Guests::default(), &config, &[volume()]).is_empty().then(|| text.to_owned())
 }
 
