@@ -364,13 +364,18 @@ impl Disks {
         self.last_grant = Some(Instant::now());
     }
 
-    /// Awaits RELEASED or KEPT; for KEPT, two Primaries are allowed from here on.
+    /// Awaits RELEASED or KEPT, whichever the offer promised; for KEPT, two Primaries are allowed from here on.
     fn hear(&mut self, run: Run<'_>, offer: &Offer, journal: &mut Journal) -> Result<(), Error> {
         let handover = match run.channel.receive(run.timeouts.released)? {
             Message::Released(_) => Handover::Single,
             Message::Kept(_) => Handover::Dual,
             other => return Err(unexpected("Released or Kept", &other)),
         };
+        if handover != offer.handover {
+            return Err(
+                format!("The source offered a {} handover and now does a {handover} one", offer.handover).into()
+            );
+        }
         run.host.reach(Step::DestinationReleased)?;
         if handover == Handover::Dual {
             allow_two_primaries(run, offer, journal)?;

@@ -116,6 +116,14 @@ fn the_source_forbids_two_primaries_where_the_destination_did_not() {
 }
 
 #[test]
+fn a_source_that_keeps_what_it_offered_to_release_gets_no_second_primary() {
+    let world = World::new(&[], Attachment::Layer);
+    let ended = Hosts::new(&world, [None, None]).one_that_keeps();
+    assert!(matches!(ended, Ended::Discarded(_)), "{ended:?}");
+    assert_eq!(world.rest(), at_source());
+}
+
+#[test]
 fn preflight_refuses_with_nothing_changed() {
     let world = World::new(&[], Attachment::Layer);
     world.take_name();

@@ -2,7 +2,8 @@
 //!
 //! A process that dies on purpose unwinds, so that its locks and connections are let go and none of its undo is done.
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,8 @@ use bascule::host::Host;
 use bascule::journal;
 use bascule::migrate::{Outcome, migrate};
 use bascule::plan::{Request, Timeouts};
-use bascule::protocol::Handover;
+use bascule::preflight;
+use bascule::protocol::{Handover, Hello, Kept, Message, Stream, VERSION, VERSION_OLDEST};
 use bascule::receive::{self, Ended};
 use bascule::recover::recover;
 use bascule::report::{Event, Report};
@@ -26,7 +28,7 @@ use bascule::stream::Cancel;
 use bascule::transport::Channel;
 use tempfile::TempDir;
 
-use crate::world::{DOMID, Side, World};
+use crate::world::{DOMID, STREAM, Side, World};
 
 /// How long everything may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(60);
@@ -124,16 +126,45 @@ impl Hosts {
     }
 
     fn migrate(&self, handover: Option<Handover>) -> Outcome {
-        let request = Request {
+        let report: Arc<dyn Report> = Arc::new(Silent);
+        migrate(&self.host(0), self.request(handover), &report, &Cancel::default())
+    }
+
+    fn request(&self, handover: Option<Handover>) -> Request {
+        Request {
             domid: DOMID,
             host: "127.0.0.2".into(),
             port: self.listeners[1].local_addr().expect("bound").port(),
             handover,
             dry_run: false,
             timeouts: Timeouts::default(),
-        };
-        let report: Arc<dyn Report> = Arc::new(Silent);
-        migrate(&self.host(0), request, &report, &Cancel::default())
+        }
+    }
+
+    /// How the destination ends a session with a source that says KEPT although it has offered a single-primary handover.
+    pub(crate) fn one_that_keeps(&self) -> Ended {
+        let plan = preflight::draw(&self.host(0), self.request(Some(Handover::Single))).expect("nothing is wrong").plan;
+        let mut memory = TcpStream::connect(self.listeners[1].local_addr().expect("bound")).expect("connects");
+        let source = Channel::adopt(memory.try_clone().expect("cloned")).expect("adopts");
+        thread::scope(|scope| {
+            let (accepted, _) = poll_accept(&self.listeners[1]);
+            let there = Channel::adopt(accepted).expect("adopts");
+            let session = scope.spawn(move || {
+                receive::session(&self.host(1), &there, receive::Timeouts::default(), &Cancel::default())
+            });
+            let (oldest, newest) = (VERSION_OLDEST, VERSION);
+            let hello = Hello { oldest, newest, node: "node1".into(), program: "bascule".into() };
+            source.send(hello, REST_LIMIT).expect("sent");
+            source.receive(REST_LIMIT).expect("WELCOME");
+            source.send(preflight::offer(&plan, 128 << 10), REST_LIMIT).expect("sent");
+            source.receive(REST_LIMIT).expect("ANSWER");
+            source.send(Stream {}, REST_LIMIT).expect("sent");
+            memory.write_all(STREAM).expect("sent");
+            source.send(Kept {}, REST_LIMIT).expect("sent");
+            assert!(matches!(source.receive(REST_LIMIT), Ok(Message::Failed(_))));
+            drop((source, memory));
+            session.join().expect("no panic")
+        })
     }
 
     /// The daemon's door: each connection is a process of its own.
@@ -179,6 +210,15 @@ impl Hosts {
         while self.dirs.iter().any(|dir| open(dir.path())) {
             assert!(Instant::now() < deadline, "it does not come to rest");
             thread::sleep(POLL);
+        }
+    }
+}
+
+fn poll_accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept() {
+            Ok(accepted) => return accepted,
+            Err(_) => thread::sleep(POLL),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) const NAME: &str = "vm0";
 /// Its number at the source.
 pub(crate) const DOMID: DomId = DomId(3);
 /// Bytes of the stand-in for the memory stream; the last one ends it.
-const STREAM: &[u8] = b"memory and then its end.";
+pub(crate) const STREAM: &[u8] = b"memory and then its end.";
 
 /// Where something is made to fail, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
