@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bascule::config::Config;
 use bascule::host;
+use bascule::journal;
 use bascule::pair::{self, Code, Offer};
 use bascule::plan::RELOCATION_PORT;
 use bascule::stream::Cancel;
@@ -58,6 +59,9 @@ pub(crate) struct Peers {
 pub(crate) struct Unpair {
     /// Its name or its fingerprint, as `bascule peers` shows them
     peer: String,
+    /// Also while a migration is unfinished: its key is not to be trusted any more. What is in doubt then stays so until a person decides
+    #[arg(long)]
+    force: bool,
 }
 
 /// Runs the command.
@@ -136,17 +140,62 @@ pub(crate) fn peers(args: &Peers, state_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Hosts that do not know each other any more cannot ask each other which of them has the domain.
+fn is_anything_unfinished(state_dir: &Path) -> Result<bool, Error> {
+    let unfinished = journal::unfinished(state_dir)?;
+    Ok(unfinished.iter().any(|listed| !listed.story.as_ref().is_ok_and(journal::Story::is_done)))
+}
+
+const UNFINISHED: &str = "A migration is unfinished on this host, and only hosts that know each other can finish it: bascule recover; \
+    if the other host's key has fallen into wrong hands: --force";
+
 /// Forgets one.
 pub(crate) fn unpair(args: &Unpair, state_dir: &Path) -> Result<(), Error> {
     let (pins, key) = (Pins::read(state_dir)?, args.peer.parse::<Fingerprint>().ok());
     let meant: Vec<&Pin> = pins.iter().filter(|pin| pin.name == args.peer || Some(pin.fingerprint) == key).collect();
     match meant.as_slice() {
         [] => Err(format!("No peer is called {}: bascule peers", args.peer).into()),
+        [_] if !args.force && is_anything_unfinished(state_dir)? => Err(UNFINISHED.into()),
         [pin] => {
             pin.forget(state_dir)?;
             out!("{} is not known any more. There: bascule unpair {}", pin.name, host::node_name());
             Ok(())
         }
         _ => Err(format!("Several peers are called {}: give the fingerprint of one (bascule peers)", args.peer).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bascule::journal::Journal;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    const FINISHED: &str = include_str!("../journal/samples/finished.journal");
+    const ID: &str = "6f1c5b1e-3d0a-4c57-9b5e-2f6a1d0c9e77";
+
+    #[test]
+    fn a_peer_is_not_forgotten_while_a_migration_needs_its_word() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = Fingerprint([7; 32]);
+        let pin = Pin { name: "node2".into(), address: "node2".into(), fingerprint: key, paired_at: Timestamp::now() };
+        let forget = |force| unpair(&Unpair { peer: "node2".into(), force }, dir.path());
+        let is_known = || Pins::read(dir.path()).expect("read").find(&key).is_some();
+        // A finished one needs nobody.
+        std::fs::write(dir.path().join(format!("{ID}.journal")), FINISHED).expect("written");
+        pin.keep(dir.path()).expect("kept");
+        forget(false).expect("forgotten");
+        assert!(!is_known());
+
+        pin.keep(dir.path()).expect("kept");
+        let head = journal::read(dir.path(), ID.parse().expect("an id")).expect("read").expect("there").head;
+        let open = Journal::create(dir.path(), journal::Head { id: uuid::Uuid::from_u128(1), ..head }).expect("made");
+        assert!(forget(false).expect_err("needed").to_string().contains("bascule recover"));
+        assert!(is_known());
+        drop(open);
+        assert!(forget(false).is_err());
+        forget(true).expect("forgotten");
+        assert!(!is_known());
     }
 }
