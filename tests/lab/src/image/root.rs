@@ -45,7 +45,7 @@ const PACKAGES: [&str; 28] = [
 ];
 
 /// Modules that a node can load. `handshake` and `tls` are there for kTLS and for DRBD 9. ChaCha20 and Poly1305 are the plain ones: what emulates a
-/// processor does its vector instructions one by one, and a stream that they encrypt has a fifth of the speed.
+/// processor does its vector instructions one by one, and what they encrypt is many times slower.
 const MODULES: [&str; 43] = [
     "xen_evtchn",
     "xen_gntdev",
