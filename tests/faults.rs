@@ -11,7 +11,7 @@ mod blow;
 #[path = "faults/cell.rs"]
 mod cell;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bascule_lab::Lab;
@@ -41,11 +41,24 @@ fn whatever_dies_one_copy_lives() {
     let cells = chosen(&wanted);
     assert!(!cells.is_empty(), "No cell is called {wanted}");
     let pair = Pair::new(Lab::attach().expect("the lab runs: cargo xtask lab up"));
-    pair.reset().expect("the pair can be made ready");
-    let rows: Vec<Row> = cells.into_iter().map(|cell| run(&pair, cell)).collect();
+    pair.reset_in_clear().expect("the pair can be made ready");
+    let (mut rows, until) = (Vec::new(), until());
+    for cell in cells {
+        if !rows.is_empty() && until.is_some_and(|until| SystemTime::now() >= until) {
+            println!("SKIPPED: {cell}: the time is over");
+            continue;
+        }
+        rows.push(run(&pair, cell));
+    }
     print(&rows);
     let failed: Vec<&Row> = rows.iter().filter(|row| row.outcome.is_err()).collect();
     assert!(failed.is_empty(), "{} of {} cells failed", failed.len(), rows.len());
+}
+
+/// When no further cell is to be begun, as `cargo xtask test --within` has it.
+fn until() -> Option<SystemTime> {
+    let seconds = std::env::var("BASCULE_UNTIL").ok()?.parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// `BASCULE_SOAK` migrations to and fro under load, about half of them with a random fault.
@@ -54,7 +67,7 @@ fn whatever_dies_one_copy_lives() {
 fn soak() {
     let count = std::env::var("BASCULE_SOAK").ok().and_then(|count| count.parse().ok()).unwrap_or(10_u32);
     let pair = Pair::new(Lab::attach().expect("the lab runs: cargo xtask lab up"));
-    pair.reset().expect("the pair can be made ready");
+    pair.reset_in_clear().expect("the pair can be made ready");
     let (all, mut state) = (Cell::all(), seed());
     let (mut failed, mut plain) = (0, 0);
     for nth in 1..=count {

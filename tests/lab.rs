@@ -19,14 +19,25 @@ use bascule_lab::witness::{Story, Window};
 use bascule_lab::{Lab, Link, Order, Output, lan};
 
 /// How fast the guest dirties its memory under load, in KiB/s.
-const DIRTY_KIB_S: u64 = 2048;
+const DIRTY_KIB_S: u64 = 512;
 /// How long a guest may take to look through its whole memory and disks.
 const VERIFY_LIMIT: Duration = Duration::from_secs(240);
+/// How often a domain moves to and fro, an even number.
+const ROUNDS: u8 = 4;
 
-/// Runs a test on a clean pair; keeps the nodes' logs if it fails.
+/// Runs a test on a clean pair that migrates in clear; keeps the nodes' logs if it fails.
 fn on_the_pair(name: &str, test: impl FnOnce(&Pair) -> anyhow::Result<()>) {
+    on(name, Pair::reset_in_clear, test);
+}
+
+/// The same, with connections as they are by default: for what is about them.
+fn on_the_encrypted_pair(name: &str, test: impl FnOnce(&Pair) -> anyhow::Result<()>) {
+    on(name, Pair::reset, test);
+}
+
+fn on(name: &str, reset: impl FnOnce(&Pair) -> anyhow::Result<()>, test: impl FnOnce(&Pair) -> anyhow::Result<()>) {
     let pair = Pair::new(Lab::attach().expect("the lab runs: cargo xtask lab up"));
-    let done = pair.reset().context("The pair could not be made ready").and_then(|()| test(&pair));
+    let done = reset(&pair).context("The pair could not be made ready").and_then(|()| test(&pair));
     if let Err(error) = done {
         let logs = pair.lab().collect_logs(name);
         panic!("{error:#}\nlogs: {logs:?}");
@@ -58,14 +69,14 @@ fn whole(pair: &Pair, guest: Guest, since: Duration) -> anyhow::Result<Story> {
     Ok(story)
 }
 
-/// Ten migrations to and fro under load.
-fn ten_migrations(pair: &Pair, options: &str) -> anyhow::Result<()> {
+/// Migrations to and fro under load; more of them are `cargo xtask test --soak N`.
+fn migrations(pair: &Pair, options: &str) -> anyhow::Result<()> {
     let since = lan::monotonic_now();
     pair.create(VM0, 1)?;
     pair.check(VM0, 1)?;
     pair.lab().witness().ask(VM0.name, Order::Dirty(DIRTY_KIB_S), VERIFY_LIMIT)?;
     let watch = pair.watch_roles()?;
-    for round in 0..10 {
+    for round in 0..ROUNDS {
         let from = 1 + round % 2;
         let output = pair.migrate(VM0, from, options)?;
         ensure!(output.success(), "migration {round}: {}", text(&output));
@@ -73,27 +84,28 @@ fn ten_migrations(pair: &Pair, options: &str) -> anyhow::Result<()> {
         pair.heard(VM0, 3 - from)?;
     }
     let seen = watch.end(VM0.resource)?;
-    ensure!(seen.promotions >= 10, "{seen:?}");
+    ensure!(seen.promotions >= usize::from(ROUNDS), "{seen:?}");
     match options {
-        "--handover dual" => ensure!(seen.two_primaries.len() >= 10, "{seen:?}"),
+        "--handover dual" => ensure!(seen.two_primaries.len() >= usize::from(ROUNDS), "{seen:?}"),
         _ => ensure!(seen.two_primaries.is_empty(), "{seen:?}"),
     }
     let story = whole(pair, VM0, since)?;
-    ensure!(story.nodes() == [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1], "{:?}", story.nodes());
+    let there_and_back: Vec<u8> = (0..=ROUNDS).map(|round| 1 + round % 2).collect();
+    ensure!(story.nodes() == there_and_back, "{:?}", story.nodes());
     pair.shut_down(VM0, 1)?;
     pair.check_file_systems(VM0, 1)
 }
 
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
-fn ten_migrations_with_never_two_primaries() {
-    on_the_pair("ten-single", |pair| ten_migrations(pair, ""));
+fn migrations_with_never_two_primaries() {
+    on_the_pair("to-and-fro-single", |pair| migrations(pair, ""));
 }
 
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
-fn ten_migrations_with_the_dual_primary_handover() {
-    on_the_pair("ten-dual", |pair| ten_migrations(pair, "--handover dual"));
+fn migrations_with_the_dual_primary_handover() {
+    on_the_pair("to-and-fro-dual", |pair| migrations(pair, "--handover dual"));
 }
 
 #[test]
@@ -202,7 +214,7 @@ fn what_stands_against_a_migration_is_said_and_nothing_is_changed() {
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn what_a_domain_from_elsewhere_may_name_is_in_the_configuration() {
-    on_the_pair("configuration", |pair| {
+    on_the_encrypted_pair("configuration", |pair| {
         pair.create(VM0, 1)?;
         pair.configure_whole(2, "[guests]\nkernels = ['/boot']", "configuration taken over")?;
         refused(&pair.migrate(VM0, 1, "")?, 4, &["configuration", "b_info.kernel", "node2"])?;
@@ -283,7 +295,7 @@ fn the_source_goes_on_when_a_person_says_that_the_destination_is_dead() {
         let said = pair.node(1).ok("bascule recover --dry-run; bascule list; bascule status r0")?;
         ensure!(said.contains("it stays suspended") && said.matches("in migration").count() == 2, "{said}");
 
-        pair.wait("DRBD has noticed", || Ok(!pair.node(1).ok("cat /proc/drbd")?.contains("0: cs:Connected")))?;
+        noticed(pair, 1)?;
         let id = pair.node(1).ok("ls /var/lib/bascule/*.journal")?;
         let id = id.trim().trim_start_matches("/var/lib/bascule/").trim_end_matches(".journal");
         pair.node(1).run_for(&format!("bascule recover --peer-is-dead {id}"), VERIFY_LIMIT)?;
@@ -307,8 +319,9 @@ fn the_destination_starts_its_copy_when_a_person_says_that_the_source_is_dead() 
         let _migration = pair.node(1).spawn("exec bascule migrate --fail-at s-verified:hang vm0 node2")?;
         reached(pair, 1, "s-verified")?;
         pair.node(1).power_off()?;
-        pair.wait("the destination asks", || Ok(pair.node(2).ok("cat /var/lib/bascule/*.journal")?.contains("held")))?;
-        pair.wait("DRBD has noticed", || Ok(!pair.node(2).ok("cat /proc/drbd")?.contains("0: cs:Connected")))?;
+        let asks = "grep -q held /var/lib/bascule/*.journal";
+        pair.node(2).until("the destination asks", asks, VERIFY_LIMIT)?;
+        noticed(pair, 2)?;
         let list = pair.node(2).ok("xl list")?;
         ensure!(list.contains("vm0--incoming"), "{list}");
         let id = pair.node(2).ok("ls /var/lib/bascule/*.journal")?;
@@ -350,7 +363,7 @@ fn a_host_that_lives_is_not_taken_for_dead() {
 
 /// The migration stands at a step of the node.
 fn reached(pair: &Pair, nr: u8, step: &str) -> anyhow::Result<()> {
-    pair.wait("the step is reached", || Ok(pair.node(nr).run(&format!("test -e /run/bascule/fault-{step}"))?.success()))
+    pair.node(nr).until("the step is reached", &format!("[ -e /run/bascule/fault-{step} ]"), VERIFY_LIMIT)
 }
 
 fn go_on(pair: &Pair, nr: u8, step: &str) -> anyhow::Result<()> {
@@ -359,8 +372,13 @@ fn go_on(pair: &Pair, nr: u8, step: &str) -> anyhow::Result<()> {
 
 /// No journal is open on either node.
 fn finished(pair: &Pair) -> anyhow::Result<()> {
-    let none = |node: &bascule_lab::Node| Ok(!node.run("ls /var/lib/bascule/*.journal")?.success());
-    pair.lab().nodes().iter().try_for_each(|node| pair.wait("no journal is open", || none(node)))
+    let none = "shopt -s nullglob; open=(/var/lib/bascule/*.journal); (( ${#open[@]} == 0 ))";
+    pair.lab().nodes().iter().try_for_each(|node| node.until("no journal is open", none, VERIFY_LIMIT))
+}
+
+/// The node's DRBD knows that the other one cannot be reached.
+fn noticed(pair: &Pair, nr: u8) -> anyhow::Result<()> {
+    pair.node(nr).until("DRBD has noticed", "[[ $(</proc/drbd) != *' 0: cs:Connected'* ]]", VERIFY_LIMIT)
 }
 
 /// A kernel's closed socket that waits for a dead connection's last word holds the guest's pages: without the daemon's broom neither
@@ -371,7 +389,8 @@ fn a_replication_link_that_is_lost_with_data_on_its_way_does_not_hold_the_disk()
     on_the_pair("lost-link", |pair| {
         pair.create(VM0, 1)?;
         pair.lab().cut(Link::Replication)?;
-        pair.wait("DRBD has noticed", || Ok(pair.node(1).ok("cat /proc/drbd")?.contains("0: cs:WFConnection")))?;
+        let alone = "[[ $(</proc/drbd) == *' 0: cs:WFConnection'* ]]";
+        pair.node(1).until("DRBD has noticed", alone, VERIFY_LIMIT)?;
         pair.heard_again(VM0, 1)?;
         pair.node(1).ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
         pair.lab().restore(Link::Replication)?;
@@ -406,9 +425,8 @@ fn our_code_executes_nothing() {
 
 /// The destination's copy exists: the stream is on its way.
 fn wait_for_stream(pair: &Pair) -> anyhow::Result<()> {
-    pair.wait("the stream is on its way", || {
-        Ok(bascule_lab::pair::domains(pair.node(2))?.iter().any(|(name, _)| name == "vm0--incoming"))
-    })
+    let copy = "xl list | grep -q '^vm0--incoming '";
+    pair.node(2).until("the stream is on its way", copy, VERIFY_LIMIT)
 }
 
 /// The destination may take a moment to clean up.

@@ -8,13 +8,14 @@ use bascule::fault::Step;
 use bascule::protocol::Handover;
 use bascule_lab::pair::{Pair, VM0, domains};
 use bascule_lab::witness::Window;
-use bascule_lab::{Order, lan};
+use bascule_lab::{Node, Order, lan};
 
 use crate::blow::Blow;
 
 /// How long a step may take to be reached, and a migration to be resolved, on a machine that is far too busy.
 const LIMIT: Duration = Duration::from_secs(240);
-const POLL: Duration = Duration::from_millis(200);
+/// The process id of the command that migrates.
+const MIGRATE: &str = "/run/lab-migrate";
 
 /// Which handover, where, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl Cell {
             Handover::Dual => "dual",
         };
         let migrate = format!(
-            "setsid bascule migrate --handover {handover} {source} {} node{to} </dev/null >/run/migrate.log 2>&1 &",
+            "setsid bascule migrate --handover {handover} {source} {} node{to} </dev/null >/run/migrate.log 2>&1 & echo $! >{MIGRATE}",
             VM0.name
         );
         pair.node(from).ok(&migrate).map(drop)
@@ -124,16 +125,12 @@ impl Cell {
 
     fn await_step(self, pair: &Pair, from: u8) -> anyhow::Result<()> {
         let nr = if self.step.name().starts_with("s-") { from } else { 3 - from };
-        let announced = format!("test -e /run/bascule/fault-{}", self.step.name());
-        let deadline = Instant::now() + LIMIT;
-        while !pair.node(nr).run(&announced)?.success() {
-            if Instant::now() >= deadline {
-                let log = pair.node(from).run("cat /run/migrate.log")?.stdout;
-                bail!("the step was not reached: {log}");
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(())
+        let announced = format!("[ -e /run/bascule/fault-{} ]", self.step.name());
+        pair.node(nr).until("the step is reached", &announced, LIMIT).with_context(|| {
+            let log =
+                pair.node(from).run("cat /run/migrate.log").map_or_else(|error| error.to_string(), |log| log.stdout);
+            format!("the migration says: {log}")
+        })
     }
 
     /// Exactly one copy runs, everything else is as before; or the domain has ended with its host and can be started again.
@@ -186,7 +183,7 @@ fn whereabouts(pair: &Pair) -> anyhow::Result<u8> {
 }
 
 /// The guest rewrites its memory at this rate, in KiB/s.
-const DIRTY_KIB_S: u64 = 1024;
+const DIRTY_KIB_S: u64 = 512;
 
 fn under_load(pair: &Pair) -> anyhow::Result<()> {
     pair.lab().witness().ask(VM0.name, Order::Dirty(DIRTY_KIB_S), LIMIT).map(drop)
@@ -214,25 +211,18 @@ fn let_go_on(pair: &Pair) {
 
 /// No journal and no record is open on either node, and nobody migrates.
 fn await_resolution(pair: &Pair) -> anyhow::Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let mut open = Vec::new();
-        for node in pair.lab().nodes() {
-            let left = node.ok("ls /var/lib/bascule/*.journal /run/bascule/migration-* 2>/dev/null; pgrep -f '^bascule migrate' || true")?;
-            open.extend(left.split_whitespace().map(|word| format!("{}: {word}", node.name())));
-        }
-        if open.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let mut seen = String::new();
-            for node in pair.lab().nodes() {
-                seen += &node.run_for("bascule recover --dry-run 2>&1", LIMIT)?.stdout;
-            }
-            bail!("not resolved: {open:?}\n{seen}");
-        }
-        std::thread::sleep(POLL);
-    }
+    let nobody = format!("! {{ read -r pid <{MIGRATE} && kill -0 $pid; }} 2>/dev/null");
+    let resolved = format!(
+        "shopt -s nullglob; open=(/var/lib/bascule/*.journal /run/bascule/migration-*); (( ${{#open[@]}} == 0 )) && {nobody}"
+    );
+    pair.lab().nodes().iter().try_for_each(|node| node.until("it is resolved", &resolved, LIMIT)).with_context(|| {
+        let seen = |node: &Node| {
+            let look = "ls /var/lib/bascule/*.journal /run/bascule/migration-*; pgrep -af '^bascule'; bascule recover --dry-run";
+            let said = node.run_for(&format!("{{ {look}; }} 2>&1"), LIMIT);
+            format!("{}: {}", node.name(), said.map_or_else(|error| error.to_string(), |said| said.stdout))
+        };
+        pair.lab().nodes().each_ref().map(seen).join("\n")
+    })
 }
 
 /// After a cell that failed: no journal, no domain.
@@ -249,5 +239,5 @@ pub(crate) fn clean_up(pair: &Pair) -> anyhow::Result<()> {
         }
         node.run("drbdadm secondary all; drbdadm adjust all")?;
     }
-    pair.reset()
+    pair.reset_in_clear()
 }

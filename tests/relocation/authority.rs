@@ -5,7 +5,7 @@ use bascule_lab::Node;
 use bascule_lab::pair::VM0;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 
-use super::{on_the_pair, refused, text};
+use super::{on_the_encrypted_pair, refused, text};
 
 const FILES: &str = "[security]\nauthority = '/run/ca.pem'\ncertificate = '/run/host.pem'\nkey = '/run/host.key'\n\
     names = ['node1', 'node2.example.org']\n";
@@ -42,7 +42,7 @@ fn put(node: &Node, file: &str, text: &str) -> anyhow::Result<()> {
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn certificates_of_the_sites_authority_are_enough_and_no_others() {
-    on_the_pair("authority", |pair| {
+    on_the_encrypted_pair("authority", |pair| {
         let (ours, other) = (Authority::new()?, Authority::new()?);
         for (nr, name) in [(1, "node1"), (2, "node2.example.org")] {
             put(pair.node(nr), "ca.pem", &ours.0.pem())?;

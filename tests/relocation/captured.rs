@@ -4,7 +4,7 @@ use anyhow::ensure;
 use bascule_lab::pair::{Pair, VM0};
 use bascule_lab::{Link, Output, pages_in};
 
-use super::{on_the_pair, text};
+use super::{on_the_encrypted_pair, text};
 
 /// Of the guest's memory, at least as many pages as must be seen where it goes in clear: a quarter of what it checks.
 const PAGES_MIN: usize = 1000;
@@ -26,7 +26,7 @@ fn configure(pair: &Pair, security: &str) -> anyhow::Result<()> {
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn no_page_of_the_memory_crosses_the_link_in_clear() {
-    on_the_pair("captured", |pair| {
+    on_the_encrypted_pair("captured", |pair| {
         pair.create(VM0, 1)?;
         for (from, security, words) in [
             (1, "kernel-tls = true", "TLS 1.3, in the kernel"),

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use bascule_lab::pair::{Pair, VM0};
 
-use super::{VERIFY_LIMIT, on_the_pair, refused, text};
+use super::{VERIFY_LIMIT, on_the_encrypted_pair, refused, text};
 
 /// As it is after an installation: the daemon runs, and has everything by default. The guest's kernel is where kernels are by default.
 fn install_anew(pair: &Pair) -> anyhow::Result<()> {
@@ -24,7 +24,7 @@ fn install_anew(pair: &Pair) -> anyhow::Result<()> {
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn three_commands_are_enough_for_a_first_encrypted_migration() {
-    on_the_pair("fresh", |pair| {
+    on_the_encrypted_pair("fresh", |pair| {
         install_anew(pair)?;
         // Strangers to each other, they move nothing.
         refused(&pair.migrate(VM0, 1, "")?, 1, &["of no peer of this host", "bascule pair", "vm0 was not touched"])?;
@@ -55,7 +55,7 @@ fn three_commands_are_enough_for_a_first_encrypted_migration() {
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn a_wrong_code_pairs_nobody() {
-    on_the_pair("wrong-code", |pair| {
+    on_the_encrypted_pair("wrong-code", |pair| {
         for nr in 1..=2 {
             pair.node(nr).ok("rm -rf /var/lib/bascule/peers")?;
         }

@@ -12,7 +12,7 @@ use bascule::tls::{self, Fingerprint, Pin};
 use bascule_lab::pair::{Pair, VM0};
 use bascule_lab::{Order, lan};
 
-use super::{VERIFY_LIMIT, on_the_pair, text, whole};
+use super::{VERIFY_LIMIT, on_the_encrypted_pair, text, whole};
 
 const LOG: &str = "/var/log/bascule.log";
 /// How long the daemon may take to be done with one who says nothing: its bound for authentication, on a busy machine.
@@ -27,7 +27,7 @@ const CLOSED: &str = "[relocation]\nhosts-allow = ['10.99.0.0/24']\n";
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn strangers_are_refused_and_the_migration_beside_them_goes_on() {
-    on_the_pair("strangers", |pair| {
+    on_the_encrypted_pair("strangers", |pair| {
         let since = lan::monotonic_now();
         pair.stop_serving(2)?;
         pair.serve_as_configured(2)?;

@@ -126,6 +126,24 @@ impl Node {
         Ok(output.stdout)
     }
 
+    /// Waits until a condition of the node's shell (bash) holds, and says what it waited for if it never does.
+    ///
+    /// The node looks by itself: a question from here costs it two processes, and under emulation each of them a good part of what
+    /// is being waited for. A condition made of the shell's own words (`[ -e … ]`, `kill -0 …`) costs next to nothing.
+    ///
+    /// # Errors
+    /// The limit passed, or the node cannot be reached.
+    pub fn until(&self, what: &str, condition: &str, limit: Duration) -> anyhow::Result<()> {
+        // Nobody ever writes into the pipe: to read from it in vain is to wait without starting a program.
+        let script = format!(
+            "exec 9<> <(:)\nend=$((SECONDS + {}))\nuntil {{ {condition}\n}}; do\n[ $SECONDS -lt $end ] || exit 1\nread -rt 0.2 -u 9 || :\ndone",
+            limit.as_secs()
+        );
+        let waited = self.run_for(&script, limit + COMMAND_LIMIT)?;
+        ensure!(waited.success(), "{}: waited {} s in vain: {what}\n{}", self.name(), limit.as_secs(), waited.stderr);
+        Ok(())
+    }
+
     /// Starts a command that goes on while the caller does something else.
     ///
     /// # Errors

@@ -20,6 +20,13 @@ const CONFIGURATION: &str = include_str!("../node/files/etc/bascule/bascule.toml
 const FILE: &str = "/etc/bascule/bascule.toml";
 /// What the daemon says.
 const LOG: &str = "/var/log/bascule.log";
+/// The daemon's process id.
+const DAEMON: &str = "/run/lab-daemon";
+/// Whether it runs, and `pid`, in the shell's own words: a search among all processes takes a second under emulation.
+const SERVES: &str = "serves() { read -r pid </run/lab-daemon && read -r name <\"/proc/$pid/comm\" && [ \"$name\" = bascule ]; } 2>/dev/null";
+/// Whether anybody listens on port 8002 (1F42), by the kernel's tables.
+const LISTENS: &str = "listens() { for table in /proc/net/tcp /proc/net/tcp6; do while read -r _ at _ state _; do \
+    [[ $at == *:1F42 && $state == 0A ]] && return; done <$table; done; return 1; }";
 
 /// A domain that the nodes have a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +91,18 @@ impl Pair {
     /// # Errors
     /// A node does not get there.
     pub fn reset(&self) -> anyhow::Result<()> {
+        self.reset_with("")
+    }
+
+    /// The same, but memory goes in clear. Under emulation encryption is most of a migration, so this is for all that is not about it.
+    ///
+    /// # Errors
+    /// A node does not get there.
+    pub fn reset_in_clear(&self) -> anyhow::Result<()> {
+        self.reset_with("[security]\nin-clear = ['10.99.0.0/24']\n")
+    }
+
+    fn reset_with(&self, settings: &str) -> anyhow::Result<()> {
         for node in self.lab.nodes() {
             for name in domains(node)?.into_iter().map(|(name, _)| name) {
                 node.ok_for(&format!("bascule destroy {name}"), LIMIT)?;
@@ -93,8 +112,8 @@ impl Pair {
             wait("no domain is left", || Ok(domains(node)?.is_empty()))?;
             node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
             self.serve(node.nr())?;
-            if node.run(&format!("cat {FILE}"))?.stdout != CONFIGURATION {
-                self.configure(node.nr(), "")?;
+            if node.run(&format!("cat {FILE}"))?.stdout != format!("{CONFIGURATION}{settings}") {
+                self.configure(node.nr(), settings)?;
             }
         }
         self.introduce()?;
@@ -118,8 +137,8 @@ impl Pair {
         let lines = node.ok(&format!("wc -l <{LOG}"))?.trim().parse::<u64>()? + 1;
         node.ok(&format!("mkdir -p $(dirname {FILE})"))?;
         node.write_file(FILE, 0o644, configuration.as_bytes())?;
-        node.ok("pkill -HUP -f '^bascule serve'")?;
-        wait(said, || Ok(node.run(&format!("tail -n +{lines} {LOG} | grep -q '{said}'"))?.success()))
+        node.ok(&format!("{SERVES}\nserves && kill -HUP $pid"))?;
+        node.until(said, &format!("tail -n +{lines} {LOG} | grep -q '{said}'"), LIMIT)
     }
 
     /// Makes the nodes know each other, unless they do.
@@ -146,9 +165,9 @@ impl Pair {
         let node = self.node(nr);
         // One that a failed test has left.
         node.run("pkill -TERM -f '^bascule pair --json'")?;
-        wait("the door is closed", || Ok(!node.run("test -e /run/bascule/pairing")?.success()))?;
+        node.until("the door is closed", "[ ! -e /run/bascule/pairing ]", LIMIT)?;
         node.ok("setsid bascule pair --json </dev/null >/run/pair.out 2>&1 &")?;
-        wait("the code is shown", || Ok(node.run("grep -q code /run/pair.out")?.success()))?;
+        node.until("the code is shown", "[[ $(</run/pair.out) == *code* ]]", LIMIT)?;
         let shown: serde_json::Value = serde_json::from_str(&node.ok("head -n 1 /run/pair.out")?)?;
         Ok(shown["code"].as_str().context("no code")?.to_owned())
     }
@@ -179,9 +198,9 @@ impl Pair {
 
     fn start_daemon(&self, nr: u8, options: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
-        let serve = format!("setsid bascule serve {options} </dev/null >>{LOG} 2>&1 &");
-        node.ok(&format!("pgrep -f '^bascule serve' >/dev/null || {{ {serve} }}"))?;
-        wait("the daemon listens", || Ok(node.run("ss -Hltn sport = :8002 | grep -q .")?.success()))
+        let serve = format!("setsid bascule serve {options} </dev/null >>{LOG} 2>&1 & echo $! >{DAEMON}");
+        let once = format!("{SERVES}\n[ \"$started\" ] || {{ started=1; serves || {{ {serve}\n}}\n}}");
+        node.until("the daemon listens", &format!("{once}\n{LISTENS}\nlistens"), LIMIT)
     }
 
     /// Ends the relocation daemon of a node.
@@ -190,8 +209,8 @@ impl Pair {
     /// It does not end.
     pub fn stop_serving(&self, nr: u8) -> anyhow::Result<()> {
         let node = self.node(nr);
-        node.run("pkill -TERM -f '^bascule serve'")?;
-        wait("the daemon has ended", || Ok(!node.run("pgrep -f '^bascule serve' >/dev/null")?.success()))
+        node.ok(&format!("{SERVES}\nserves && kill -TERM $pid || true"))?;
+        node.until("the daemon has ended", &format!("{SERVES}\n! serves"), LIMIT)
     }
 
     /// Creates a domain with our program and waits until it is heard.
@@ -314,7 +333,7 @@ impl Pair {
         let start = |node: &Node| node.spawn(&format!("exec drbdsetup events2 all >{EVENTS}"));
         let watch = RoleWatch { pair: self, watchers: [start(self.node(1))?, start(self.node(2))?] };
         for node in self.lab.nodes() {
-            wait("DRBD's events are followed", || Ok(node.run(&format!("grep -q 'exists -' {EVENTS}"))?.success()))?;
+            node.until("DRBD's events are followed", &format!("[[ $(<{EVENTS}) == *'exists -'* ]]"), LIMIT)?;
         }
         Ok(watch)
     }
