@@ -1,12 +1,10 @@
 //! `cargo xtask test`: everything that can be tested on this machine, from the cheapest to the dearest.
 
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+mod programs;
+mod report;
 
-use anyhow::{Context, ensure};
-use bascule_lab::layout::workspace;
+use std::time::{Duration, Instant, SystemTime};
+
 use bascule_lab::{Lab, Options, ensure_packages, ensure_supported};
 use clap::Args;
 
@@ -14,6 +12,8 @@ use crate::fuzz;
 use crate::lab;
 use crate::say::{answer, say};
 use crate::uml;
+use programs::{Program, cargo};
+use report::{Counts, Report};
 
 /// The words after `test`.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Nothing but N migrations to and fro under load, about half of them with a random fault.
     #[arg(long, value_name = "N", conflicts_with = "filters")]
     soak: Option<u32>,
+    /// Begin nothing new after so many minutes; what was not begun is said, and is counted as skipped.
+    #[arg(long, value_name = "MINUTES")]
+    within: Option<u64>,
     /// Replays the random faults of a run that printed this.
     #[arg(long)]
     seed: Option<u64>,
@@ -38,9 +41,10 @@ pub(crate) struct Arguments {
     filters: Vec<String>,
 }
 
-/// Runs all of it; the first failure ends it. The last lines say what became of each part.
+/// Runs all of it; the first part that fails ends it. The last lines say what became of each part.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut report = Report::default();
+    let until = arguments.within.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let mut report = Report::new(until);
     let done = run_parts(arguments, &mut report);
     answer(&report.text());
     done
@@ -57,31 +61,35 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
     }
     ensure_packages(say)?;
     if !only_lab {
-        report.part("lints", || {
-            cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
-        })?;
+        report.part("lints", || cargo(LINTS))?;
         report.part("unit tests", || cargo(&["test", "--quiet", "--workspace"]))?;
         match nix::unistd::Uid::effective().is_root() {
             true => report.part("firewalls of this kernel", || cargo(FIREWALL))?,
             false => report.skip("firewalls of this kernel", &anyhow::anyhow!("network namespaces need root")),
         }
-        report.part("fuzzing", || fuzz::run_short().map(|()| Counts::default()))?;
         report.part("DRBD in user-mode Linux", || {
             let mut counts = Counts::default();
             uml::run(&mut |line| counts.add(line)).map(|()| counts)
         })?;
     }
-    report.part("tests in the lab", || in_the_lab(arguments))
+    let until = report.until();
+    report.part("tests in the lab", || in_the_lab(arguments, until))?;
+    match only_lab {
+        true => Ok(()),
+        // Last, for its corpora have been replayed among the unit tests.
+        false => report.part("fuzzing", || fuzz::run_short().map(|()| Counts::default())),
+    }
 }
 
+const LINTS: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 /// Real rulesets and real connections, in network namespaces.
 const FIREWALL: &[&str] = &["test", "--quiet", "--test", "firewall", "--", "--ignored"];
 
 /// A lab that ran before is used and left running.
-fn in_the_lab(arguments: &Arguments) -> anyhow::Result<Counts> {
+fn in_the_lab(arguments: &Arguments, until: Option<Instant>) -> anyhow::Result<Counts> {
     let ran_before = Lab::attach().is_ok();
     let lab = lab::start(Options::new(say))?;
-    let tested = lab::push_programs(&lab).and_then(|()| run_lab_tests(arguments));
+    let tested = lab::push_programs(&lab).and_then(|()| run_lab_tests(arguments, until));
     if tested.is_err() {
         lab.collect_logs("failed").map(|logs| say(&format!("logs of the nodes: {}", logs.display())))?;
     }
@@ -91,154 +99,27 @@ fn in_the_lab(arguments: &Arguments) -> anyhow::Result<Counts> {
     tested
 }
 
-/// Test targets of that name are made of tests that need the lab, one at a time, and are ignored otherwise.
-fn run_lab_tests(arguments: &Arguments) -> anyhow::Result<Counts> {
-    let filters: Vec<&str> = arguments.filters.iter().map(String::as_str).collect();
-    let mut counts = Counts::default();
+/// Test targets called `lab` are made of tests that need the lab, and are ignored otherwise.
+fn run_lab_tests(arguments: &Arguments, until: Option<Instant>) -> anyhow::Result<Counts> {
+    let mut variables: Vec<(&str, String)> =
+        arguments.seed.map(|seed| ("BASCULE_SEED", seed.to_string())).into_iter().collect();
+    let faults =
+        |variables: &[(&str, String)], test: &str| Program::of("faults")?.run(variables, &[test.to_owned()], until);
     if let Some(count) = arguments.soak {
-        return lab_target("faults", &["soak"], &[("BASCULE_SOAK", count.to_string())], arguments);
+        variables.push(("BASCULE_SOAK", count.to_string()));
+        return faults(&variables, "soak");
     }
-    counts += lab_target("lab", &filters, &[], arguments)?;
-    if filters.is_empty() && arguments.faults != "none" {
-        counts += lab_target("faults", &["whatever"], &[("BASCULE_FAULTS", arguments.faults.clone())], arguments)?;
+    let mut counts = Program::of("lab")?.run(&variables, &arguments.filters, until)?;
+    if arguments.filters.is_empty() && arguments.faults != "none" {
+        variables.push(("BASCULE_FAULTS", arguments.faults.clone()));
+        variables.extend(until.map(|until| ("BASCULE_UNTIL", unix_seconds(until).to_string())));
+        counts += faults(&variables, "whatever")?;
     }
     Ok(counts)
 }
 
-fn lab_target(
-    target: &str,
-    filters: &[&str],
-    variables: &[(&str, String)],
-    arguments: &Arguments,
-) -> anyhow::Result<Counts> {
-    let words = ["test", "--workspace", "--test", target, "--", "--ignored", "--test-threads=1", "--nocapture"];
-    let seed = arguments.seed.map(|seed| ("BASCULE_SEED", seed.to_string()));
-    let variables: Vec<(&str, String)> = variables.iter().cloned().chain(seed).collect();
-    cargo_with(&words.into_iter().chain(filters.iter().copied()).collect::<Vec<_>>(), &variables)
-}
-
-/// Runs cargo; what it prints goes on to the screen, and the tests in it are counted.
-fn cargo(arguments: &[&str]) -> anyhow::Result<Counts> {
-    cargo_with(arguments, &[])
-}
-
-fn cargo_with(arguments: &[&str], variables: &[(&str, String)]) -> anyhow::Result<Counts> {
-    let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(workspace())
-        .args(arguments)
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cargo cannot be started")?;
-    let mut counts = Counts::default();
-    for line in BufReader::new(child.stdout.take().context("The child has no stdout")?).lines() {
-        let line = line?;
-        answer(&line);
-        counts.add(&line);
-    }
-    let status = child.wait()?;
-    ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
-    Ok(counts)
-}
-
-/// Tests, by what became of them.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Counts {
-    passed: u32,
-    ignored: u32,
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Counts) {
-        self.passed += other.passed;
-        self.ignored += other.ignored;
-    }
-}
-
-impl Counts {
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; …`
-    fn add(&mut self, line: &str) {
-        let Some(rest) = line.strip_prefix("test result: ok. ") else { return };
-        for (count, kind) in rest.split("; ").filter_map(|part| part.split_once(' ')) {
-            let count: u32 = count.parse().unwrap_or(0);
-            match kind {
-                "passed" => self.passed += count,
-                "ignored" => self.ignored += count,
-                _ => {}
-            }
-        }
-    }
-}
-
-/// What became of each part, for the last lines.
-#[derive(Debug, Default)]
-struct Report {
-    lines: Vec<String>,
-    total: Counts,
-    failed: bool,
-    skipped: u32,
-}
-
-impl Report {
-    fn part(&mut self, name: &str, run: impl FnOnce() -> anyhow::Result<Counts>) -> anyhow::Result<()> {
-        say(name);
-        let start = Instant::now();
-        let done = run();
-        let (word, counts) = match &done {
-            Ok(counts) => ("ok", *counts),
-            Err(_) => ("FAILED", Counts::default()),
-        };
-        self.failed |= done.is_err();
-        self.total.passed += counts.passed;
-        self.total.ignored += counts.ignored;
-        self.lines.push(line(name, word, start.elapsed(), counts));
-        done.map(drop).with_context(|| format!("{name} failed"))
-    }
-
-    fn skip(&mut self, name: &str, reason: &anyhow::Error) {
-        self.skipped += 1;
-        self.lines.push(format!("{name}: skipped, {reason:#}"));
-    }
-
-    fn text(&self) -> String {
-        let word = if self.failed { "FAILED" } else { "ok" };
-        let Counts { passed, ignored } = self.total;
-        format!(
-            "\n{}\ntest result: {word}. {passed} passed; {ignored} left to another part; {} parts skipped",
-            self.lines.join("\n"),
-            self.skipped
-        )
-    }
-}
-
-fn line(name: &str, word: &str, took: Duration, counts: Counts) -> String {
-    let mut text = format!("{name:<26} {word:<7} {:5} s", took.as_secs());
-    if counts != Counts::default() {
-        let _ = write!(text, "  {} passed", counts.passed);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_are_counted_over_all_programs() {
-        let mut counts = Counts::default();
-        counts.add("running 4 tests");
-        counts.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s");
-        counts.add("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
-        assert_eq!(counts, Counts { passed: 5, ignored: 1 });
-    }
-
-    #[test]
-    fn a_failure_is_in_the_last_line() {
-        let mut report = Report::default();
-        report.part("one", || Ok(Counts { passed: 2, ignored: 0 })).unwrap();
-        report.part("two", || anyhow::bail!("no")).unwrap_err();
-        let text = report.text();
-        assert!(text.ends_with("test result: FAILED. 2 passed; 0 left to another part; 0 parts skipped"), "{text}");
-    }
+/// The same moment for another process.
+fn unix_seconds(until: Instant) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (now + until.saturating_duration_since(Instant::now())).as_secs()
 }

@@ -26,7 +26,7 @@ use nix::{
 use crate::say::{answer, say};
 
 /// How long the tests may take, boot and power-off included; without any trouble they need less than a tenth.
-const RUN_MAX: Duration = Duration::from_secs(400);
+const RUN_MAX: Duration = Duration::from_secs(900);
 const DISKS: u8 = 4;
 /// Room for DRBD's metadata and a little data.
 const DISK_BYTES: u64 = 32 * 1024 * 1024;
