@@ -13,6 +13,7 @@ use nix::sys::socket::sockopt::{TcpTlsRx, TcpTlsTx, TcpUlp, TlsCryptoInfo};
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 
 use super::Error;
+use crate::transport;
 
 /// Whether this kernel can, found out once on a connection of this process with itself. It loads the module `tls`.
 pub(super) fn is_able() -> bool {
@@ -38,11 +39,18 @@ fn probe() -> io::Result<()> {
 /// Gives both directions to the kernel.
 pub(super) fn take_over(tcp: &TcpStream, secrets: ExtractedSecrets) -> Result<(), Error> {
     let (sent, received) = (of(secrets.tx)?, of(secrets.rx)?);
-    let refused = |errno: nix::Error| Error::Kernel(errno.into());
     let socket = tcp.as_fd();
     setsockopt(&socket, TcpUlp::default(), b"tls").map_err(refused)?;
     setsockopt(&socket, TcpTlsTx, &sent).map_err(refused)?;
     setsockopt(&socket, TcpTlsRx, &received).map_err(refused)
+}
+
+/// The kernel takes established connections only: one whose other end has given up meanwhile is not its fault.
+fn refused(errno: nix::Error) -> Error {
+    match errno {
+        nix::Error::ENOTCONN => transport::Error::Closed.into(),
+        errno => Error::Kernel(errno.into()),
+    }
 }
 
 fn of((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<TlsCryptoInfo, Error> {
@@ -62,4 +70,17 @@ fn info(sequence: u64, key: &[u8], iv: &[u8]) -> Option<TlsCryptoInfo> {
         salt: [0; mem::size_of::<[u8; 0]>()],
         rec_seq: sequence.to_be_bytes(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_gone_is_not_taken_for_a_kernel_that_cannot() {
+        assert!(
+            matches!(refused(nix::Error::ENOTCONN), Error::Connection(error) if matches!(*error, transport::Error::Closed))
+        );
+        assert!(refused(nix::Error::ENOENT).to_string().contains("kernel-tls"));
+    }
 }
