@@ -36,6 +36,12 @@ pub(crate) struct Arguments {
     /// Moves of each kind; two of each take about a quarter of an hour
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
+    /// Only these ways, separated by commas [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WAY", hide_default_value = true, default_values_t = Way::ALL)]
+    ways: Vec<Way>,
+    /// Only these loads, separated by commas [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LOAD", hide_default_value = true, default_values_t = Load::ALL)]
+    loads: Vec<Load>,
     #[command(flatten)]
     common: Common,
 }
@@ -75,7 +81,7 @@ pub(super) struct Move {
 /// Measures; what has been measured is printed although it ends early.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut report = Report::default();
-    let done = in_the_lab(&arguments.common, |lab| measure(lab, arguments.runs, &mut report));
+    let done = in_the_lab(&arguments.common, |lab| measure(lab, arguments, &mut report));
     let comparison = Comparison::of(report);
     if !comparison.is_empty() {
         publish(&arguments.common, &comparison.text(), &comparison)?;
@@ -83,12 +89,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     done
 }
 
-fn measure(lab: &Lab, runs: u32, report: &mut Report) -> anyhow::Result<()> {
+fn measure(lab: &Lab, arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
     let pair = Pair::new(lab.clone());
     stock::put_back(&pair, GUEST)?;
     push_programs(lab)?;
-    let bench = Bench { witness: lab.witness(), pair, interrupt: Interrupt::catch()? };
-    let done = bench.measure(runs, report);
+    let Arguments { ways, loads, runs, .. } = arguments;
+    let bench = Bench { witness: lab.witness(), pair, interrupt: Interrupt::catch()?, ways, loads };
+    let done = bench.measure(*runs, report);
     if done.is_err() {
         bench.end_what_runs();
     }
@@ -96,13 +103,15 @@ fn measure(lab: &Lab, runs: u32, report: &mut Report) -> anyhow::Result<()> {
     done.and(cleaned)
 }
 
-struct Bench {
+struct Bench<'a> {
     pair: Pair,
     witness: Witness,
     interrupt: Interrupt,
+    ways: &'a [Way],
+    loads: &'a [Load],
 }
 
-impl Bench {
+impl Bench<'_> {
     fn measure(&self, runs: u32, report: &mut Report) -> anyhow::Result<()> {
         for moves in turns(runs) {
             self.pair.reset()?;
@@ -130,12 +139,16 @@ impl Bench {
 
     /// Makes a domain on a clean pair and moves it in all ways that these tools have.
     fn turn(&self, tools: Tools, moves: u32, report: &mut Report) -> anyhow::Result<()> {
+        let ways = || tools.ways().iter().filter(|way| self.ways.contains(way));
+        if ways().next().is_none() {
+            return Ok(());
+        }
         let mut at = 1;
         self.pair.node(at).ok(&tools.create(GUEST))?;
         self.witness.wait_for_node(GUEST.name, at, HEARD_LIMIT)?;
-        for load in Load::ALL {
+        for &load in self.loads {
             self.witness.ask(GUEST.name, load.order(), ANSWER_LIMIT)?;
-            for &way in tools.ways() {
+            for &way in ways() {
                 for _ in 0..moves {
                     let moved = self.one_move(load, way, at)?;
                     say(&moved.line());

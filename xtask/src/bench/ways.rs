@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bascule_lab::pair::{Guest, Pair};
 use bascule_lab::{Node, Order};
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::link::wait_for_listener;
@@ -16,7 +17,7 @@ const ACCEPT_LIMIT_S: u32 = 60;
 const DIRTY_KIB_S: u64 = 2048;
 
 /// What the guest does meanwhile, beside its counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Load {
     /// Nothing.
@@ -35,7 +36,7 @@ pub(super) enum Tools {
 }
 
 /// A way to move a domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Way {
     /// `bascule migrate`, never two Primaries, encrypted by the kernel.
