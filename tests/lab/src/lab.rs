@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::errno::Errno;
@@ -24,7 +24,6 @@ use crate::witness::Witness;
 
 /// How long DRBD may take to be connected and up to date on both nodes, a resynchronisation included.
 const REPLICATION_LIMIT: Duration = Duration::from_secs(120);
-const REPLICATION_POLL: Duration = Duration::from_millis(200);
 
 /// How a lab is to be.
 #[derive(Debug, Clone)]
@@ -210,24 +209,17 @@ impl Lab {
     /// # Errors
     /// The limit passed; the error shows what DRBD says.
     pub fn wait_until_replicated(&self, limit: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
         let volumes: usize = RESOURCES.iter().map(|resource| resource.volumes.len()).sum();
-        for node in &self.nodes {
-            loop {
-                let said = node.ok("cat /proc/drbd; drbdsetup status || true")?;
-                let both = up_to_date(&said);
-                if both == volumes {
-                    break;
-                }
-                ensure!(
-                    Instant::now() < deadline,
-                    "DRBD is not up to date on both nodes; {} says:\n{said}",
-                    node.name()
-                );
-                thread::sleep(REPLICATION_POLL);
-            }
-        }
-        Ok(())
+        // DRBD 9 has no states in /proc/drbd.
+        let up_to_date = format!(
+            "n=$(grep -c ds:UpToDate/UpToDate /proc/drbd); [ $n -gt 0 ] || n=$(drbdsetup status | grep -c peer-disk:UpToDate); [ $n -eq {volumes} ]"
+        );
+        self.nodes.iter().try_for_each(|node| {
+            node.until("DRBD is up to date on both nodes", &up_to_date, limit).with_context(|| {
+                let said = node.run("cat /proc/drbd; drbdsetup status");
+                said.map_or_else(|error| error.to_string(), |said| said.stdout)
+            })
+        })
     }
 
     /// What runs of it.
@@ -312,12 +304,6 @@ pub(crate) fn end_everything_but_the_keeper(layout: &Layout) -> anyhow::Result<(
         }
     }
     Ok(())
-}
-
-/// Volumes that are up to date on both nodes: as /proc/drbd of 8.4 has them, and drbdsetup for 9.
-fn up_to_date(said: &str) -> usize {
-    let in_proc = said.matches("ds:UpToDate/UpToDate").count();
-    if in_proc > 0 { in_proc } else { said.matches("peer-disk:UpToDate").count() }
 }
 
 /// Ports that are free now. Should somebody take one before QEMU does, QEMU ends with a message that says so.

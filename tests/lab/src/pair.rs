@@ -2,6 +2,7 @@
 //!
 //! What is asserted here is read from Xen's and DRBD's own tools and files (`xl list`, `/proc/drbd`, `drbdsetup events2`), not from ours.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -103,21 +104,34 @@ impl Pair {
     }
 
     fn reset_with(&self, settings: &str) -> anyhow::Result<()> {
-        for node in self.lab.nodes() {
-            for name in domains(node)?.into_iter().map(|(name, _)| name) {
+        self.on_both(|node| {
+            for (name, _) in domains(node)? {
                 node.ok_for(&format!("bascule destroy {name}"), LIMIT)?;
             }
-        }
-        for node in self.lab.nodes() {
-            wait("no domain is left", || Ok(domains(node)?.is_empty()))?;
+            Ok(())
+        })?;
+        self.on_both(|node| {
+            node.until("no domain is left", "! xl list | tail -n +3 | grep -qv '^(null)'", LIMIT)?;
             node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
             self.serve(node.nr())?;
-            if node.run(&format!("cat {FILE}"))?.stdout != format!("{CONFIGURATION}{settings}") {
-                self.configure(node.nr(), settings)?;
+            match node.run(&format!("cat {FILE}"))?.stdout == format!("{CONFIGURATION}{settings}") {
+                true => Ok(()),
+                false => self.configure(node.nr(), settings),
             }
-        }
+        })?;
         self.introduce()?;
         self.lab.wait_until_replicated(LIMIT)
+    }
+
+    /// The nodes work at the same time, each on a processor of its own.
+    fn on_both<T: Send>(&self, work: impl Fn(&Node) -> anyhow::Result<T> + Sync) -> anyhow::Result<[T; 2]> {
+        let [first, second] = self.lab.nodes();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| work(second));
+            let first = work(first);
+            let second = second.join().unwrap_or_else(|_| bail!("a node's thread panicked"));
+            Ok([first?, second?])
+        })
     }
 
     /// Gives a node the lab's configuration and these settings beside it, and its daemon takes them over.
@@ -146,14 +160,17 @@ impl Pair {
     /// # Errors
     /// They do not get to.
     pub fn introduce(&self) -> anyhow::Result<()> {
-        let known =
-            |nr: u8| Ok::<_, anyhow::Error>(self.node(nr).ok("bascule peers")?.contains(&format!("node{} ", 3 - nr)));
-        if known(1)? && known(2)? {
+        let known = || {
+            let known =
+                self.on_both(|node| Ok(node.ok("bascule peers")?.contains(&format!("node{} ", 3 - node.nr()))))?;
+            anyhow::Ok(known == [true, true])
+        };
+        if known()? {
             return Ok(());
         }
         let code = self.open_door(2)?;
         self.node(1).ok_for(&format!("bascule pair node2 --code {code}"), LIMIT)?;
-        ensure!(known(1)? && known(2)?, "the nodes do not know each other");
+        ensure!(known()?, "the nodes do not know each other");
         Ok(())
     }
 
@@ -268,25 +285,29 @@ impl Pair {
     /// # Errors
     /// It is not so.
     pub fn check(&self, guest: Guest, runs_on: u8) -> anyhow::Result<()> {
-        let (here, there) = (self.node(runs_on), self.node(3 - runs_on));
-        let running = domains(here)?;
+        let seen = self.on_both(|node| Sight::of(node, guest))?;
+        let (here, there) = (self.node(runs_on).name(), self.node(3 - runs_on).name());
+        let [running, elsewhere] = [runs_on, 3 - runs_on].map(|nr| &seen[usize::from(nr) - 1]);
         ensure!(
-            running.iter().any(|(name, state)| name == guest.name && runs(state)),
-            "on {}: {running:?}",
-            here.name()
+            running.domains.iter().any(|(name, state)| name == guest.name && runs(state)),
+            "on {here}: {:?}",
+            running.domains
         );
-        ensure!(running.iter().all(|(name, _)| !name.contains("--")), "left over on {}: {running:?}", here.name());
-        let elsewhere = domains(there)?;
-        ensure!(elsewhere.iter().all(|(name, _)| !name.starts_with(guest.name)), "on {}: {elsewhere:?}", there.name());
+        ensure!(
+            running.domains.iter().all(|(name, _)| !name.contains("--")),
+            "left over on {here}: {:?}",
+            running.domains
+        );
+        ensure!(
+            elsewhere.domains.iter().all(|(name, _)| !name.starts_with(guest.name)),
+            "on {there}: {:?}",
+            elsewhere.domains
+        );
         let expected = Roles { here: "Primary".into(), peer: "Secondary".into() };
-        let roles = self.roles(guest, runs_on)?;
-        ensure!(roles.iter().all(|roles| *roles == expected), "roles on {}: {roles:?}", here.name());
-        for node in self.lab.nodes() {
-            let net =
-                node.ok(&format!("drbdsetup show {} --show-defaults | grep allow-two-primaries", guest.resource))?;
-            ensure!(net.contains("no"), "{}: {net}", node.name());
-            let open = node.ok("ls /run/bascule 2>/dev/null | grep -c migration- || true")?;
-            ensure!(open.trim() == "0", "{} has {} open records", node.name(), open.trim());
+        ensure!(running.roles.iter().all(|roles| *roles == expected), "roles on {here}: {:?}", running.roles);
+        for (seen, name) in [(running, &here), (elsewhere, &there)] {
+            ensure!(seen.two_primaries.contains("no"), "{name}: {}", seen.two_primaries);
+            ensure!(seen.records == 0, "{name} has {} open records", seen.records);
         }
         Ok(())
     }
@@ -336,6 +357,35 @@ impl Pair {
             node.until("DRBD's events are followed", &format!("[[ $(<{EVENTS}) == *'exists -'* ]]"), LIMIT)?;
         }
         Ok(watch)
+    }
+}
+
+/// What one node shows of a guest, all by one command.
+#[derive(Debug)]
+struct Sight {
+    domains: Vec<(String, String)>,
+    roles: Vec<Roles>,
+    /// The setting of allow-two-primaries as drbdsetup shows it.
+    two_primaries: String,
+    /// Records of migrations.
+    records: usize,
+}
+
+impl Sight {
+    fn of(node: &Node, guest: Guest) -> anyhow::Result<Self> {
+        let shown = node.ok(&format!(
+            "set -e; xl list; echo ---; cat /proc/drbd; echo ---; drbdsetup show {} --show-defaults | grep allow-two-primaries; echo ---; \
+             shopt -s nullglob; records=(/run/bascule/migration-*); echo ${{#records[@]}}",
+            guest.resource
+        ))?;
+        let parts: Vec<&str> = shown.split("---\n").collect();
+        let [list, drbd, two_primaries, records] = parts.as_slice() else { bail!("{}: {shown}", node.name()) };
+        Ok(Self {
+            domains: domains_in(list),
+            roles: guest.minors.iter().map(|minor| roles_of(drbd, *minor)).collect::<Result<_, _>>()?,
+            two_primaries: (*two_primaries).to_owned(),
+            records: records.trim().parse()?,
+        })
     }
 }
 
@@ -399,12 +449,14 @@ impl Seen {
 /// # Errors
 /// `xl` fails.
 pub fn domains(node: &Node) -> anyhow::Result<Vec<(String, String)>> {
-    let list = node.ok("xl list")?;
+    Ok(domains_in(&node.ok("xl list")?))
+}
+
+fn domains_in(list: &str) -> Vec<(String, String)> {
     let rows = list.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    Ok(rows
-        .filter(|row| row.len() >= 6 && row[0] != "Domain-0" && row[0] != "(null)")
+    rows.filter(|row| row.len() >= 6 && row[0] != "Domain-0" && row[0] != "(null)")
         .map(|row| (row[0].to_owned(), row[4].to_owned()))
-        .collect())
+        .collect()
 }
 
 /// Whether these letters are of a domain that is neither paused nor shut down.
@@ -427,7 +479,7 @@ fn wait(what: &str, done: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<(
         if Instant::now() >= deadline {
             bail!("Waited {} s in vain: {what}", LIMIT.as_secs());
         }
-        std::thread::sleep(POLL);
+        thread::sleep(POLL);
     }
     Ok(())
 }
