@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// Which cells of the fault matrix are tried: sample (a fixed part and random ones), all, none, or a part of their names.
     #[arg(long, value_name = "CELLS", default_value = "sample")]
     faults: String,
+    /// Only every Nth of these cells, from the Kth on: all of them take hours, and K = 1 to N can be tried at different times.
+    #[arg(long, value_name = "K/N", value_parser = part)]
+    part: Option<String>,
     /// Nothing but N migrations to and fro under load, about half of them with a random fault.
     #[arg(long, value_name = "N", conflicts_with = "filters")]
     soak: Option<u32>,
@@ -39,6 +42,16 @@ pub(crate) struct Arguments {
     /// Only the tests in the lab whose names contain one of these.
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
+}
+
+/// `2/8`, as `tests/faults.rs` takes it.
+fn part(text: &str) -> Result<String, String> {
+    let numbers =
+        text.split_once('/').and_then(|(part, of)| Some((part.parse::<u32>().ok()?, of.parse::<u32>().ok()?)));
+    match numbers {
+        Some((part, of)) if (1..=of).contains(&part) => Ok(text.to_owned()),
+        _ => Err("it is not K/N with K from 1 to N, such as 2/8".into()),
+    }
 }
 
 /// Runs all of it; the first part that fails ends it. The last lines say what became of each part.
@@ -112,6 +125,7 @@ fn run_lab_tests(arguments: &Arguments, until: Option<Instant>) -> anyhow::Resul
     let mut counts = Program::of("lab")?.run(&variables, &arguments.filters, until)?;
     if arguments.filters.is_empty() && arguments.faults != "none" {
         variables.push(("BASCULE_FAULTS", arguments.faults.clone()));
+        variables.extend(arguments.part.clone().map(|part| ("BASCULE_PART", part)));
         variables.extend(until.map(|until| ("BASCULE_UNTIL", unix_seconds(until).to_string())));
         counts += faults(&variables, "whatever")?;
     }
