@@ -2,9 +2,10 @@
 //!
 //! libxlutil parses the file; what each key means stands in [`keys`], a table in which a new key is one line. A file with a
 //! key that is not in the table makes no domain: a setting that is ignored in silence is worse than one that is refused.
-//! libxlutil cannot list the keys of a file, so [`scan`] finds them by the same grammar.
+//! libxlutil cannot list the keys of a file, so [`scan`] finds them by the same grammar. What xl accepts with a warning is
+//! accepted with a [`Warning`]. `tests/xlcfg` has files for every key, with what xl itself makes of them.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,22 @@ use std::path::{Path, PathBuf};
 use crate::xen::DomainConfig;
 use crate::xen::xlu;
 
+mod boot;
 mod build;
+mod devices;
+mod general;
+mod host;
 mod keys;
+mod machine;
+mod passthrough;
+mod processors;
 mod scan;
-mod vif;
+mod screens;
+mod sound;
+mod vnuma;
+mod words;
+
+pub use host::{Facts, Host};
 
 /// The longest file that is read. A domain's is a hundredth of that.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -71,28 +84,56 @@ pub enum Problem {
     },
 }
 
-/// Reads a domain's file. `overrides` are settings that replace those of the file, as `xl create FILE KEY=VALUE` takes them; a value
+/// What a file makes, and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The domain's configuration.
+    pub config: DomainConfig,
+    /// What it has that is deprecated or without effect, in the order of the table of keys.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something about a file that makes a domain none the less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key.
+    pub key: &'static str,
+    /// What is odd about it, as the rest of a sentence.
+    pub reason: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.reason)
+    }
+}
+
+/// Reads a domain's file on this host. `overrides` are settings that replace those of the file, as `xl create FILE KEY=VALUE` takes them; a value
 /// that is no number, list or quoted string is taken as a string.
 ///
 /// # Errors
 /// [`Error::Problems`] lists all that is wrong at once.
-pub fn load(path: impl AsRef<Path>, overrides: &[(String, String)]) -> Result<DomainConfig, Error> {
+pub fn load(path: impl AsRef<Path>, overrides: &[(String, String)]) -> Result<Loaded, Error> {
     let path = path.as_ref();
     let mut text = read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     for (key, value) in overrides {
         let _ = write!(text, "\n{key}={}\n", quoted(value));
     }
-    parse(&path.display().to_string(), &text)
+    parse(&path.display().to_string(), &text, &Host::this())
 }
 
-/// The same for a text; `file` stands in what is reported.
+/// The same for a text and any host; `file` stands in what is reported.
 ///
 /// # Errors
 /// As for [`load`].
-pub fn parse(file: &str, text: &str) -> Result<DomainConfig, Error> {
+pub fn parse(file: &str, text: &str, host: &Host) -> Result<Loaded, Error> {
     let config = xlu::Config::parse(file, text).map_err(|source| Error::Syntax { source })?;
-    let (built, problems) = build::build(config, unknown_keys(text));
-    if problems.is_empty() { Ok(built) } else { Err(Error::Problems { file: file.to_owned(), problems }) }
+    let built = build::build(config, host, unknown_keys(text));
+    if built.problems.is_empty() {
+        Ok(Loaded { config: built.config, warnings: built.warnings })
+    } else {
+        Err(Error::Problems { file: file.to_owned(), problems: built.problems })
+    }
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -8,6 +8,8 @@ mod authority;
 mod captured;
 #[path = "relocation/fresh.rs"]
 mod fresh;
+#[path = "domains/oracle.rs"]
+mod oracle;
 #[path = "relocation/strangers.rs"]
 mod strangers;
 

@@ -17,11 +17,13 @@ const LIBXL_API_VERSION: &str = "0x041400";
 const LIBRARIES: [&str; 5] = ["xenlight", "xlutil", "xenstore", "xentoollog", "xencontrol"];
 
 /// What may differ between Xen releases and matters to us: the name that we export, and what the bindings or headers contain where it exists.
-const FEATURES: [(&str, &str); 2] = [
+const FEATURES: [(&str, &str); 3] = [
     // Since 4.16 log-dirty calls have a function of their own; before, xc_shadow_control carried them.
     ("HAVE_LOGDIRTY_CONTROL", "pub fn xc_logdirty_control("),
     // libxl.h: nics have a field `trusted`, disks too (XSA-403).
     ("HAVE_DEVICE_TRUSTED", "pub const LIBXL_HAVE_DISK_TRUSTED"),
+    // Since 4.15 libxlutil reads whole PCI specifications, names included.
+    ("HAVE_PCI_SPEC_STRING", "pub fn xlu_pci_parse_spec_string("),
 ];
 
 fn main() -> ExitCode {

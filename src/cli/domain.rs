@@ -1,11 +1,12 @@
 //! `bascule create`, `shutdown` and `destroy`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bascule::domcfg;
 use bascule::ids::DomId;
-use bascule::xen::Context;
 use bascule::xen::domain::{Ended, ShutdownReason};
+use bascule::xen::{Context, DomainConfig};
 use clap::Args;
 
 use super::ConfigFile;
@@ -28,6 +29,9 @@ pub(crate) struct Create {
     /// Print the resulting configuration as libxl's JSON and start nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Say nothing about keys that are deprecated or have no effect
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -37,10 +41,12 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs `create`.
 pub(crate) fn create(args: &Create) -> Result<(), Error> {
-    let config = domcfg::load(&args.file, &args.settings)?;
+    let domcfg::Loaded { config, warnings } = domcfg::load(&args.file, &args.settings)?;
+    if !args.quiet {
+        tell(&args.file, &warnings);
+    }
     if args.dry_run {
-        out!("{}", serde_json::to_string_pretty(config.value())?);
-        return Ok(());
+        return print(config);
     }
     let context = Context::open()?;
     let domid = context.create(&config)?;
@@ -48,6 +54,21 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
         context.unpause(domid)?;
     }
     out!("{} is domain {domid}", config.name());
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the program's messages")]
+fn tell(file: &Path, warnings: &[domcfg::Warning]) {
+    warnings.iter().for_each(|warning| eprintln!("bascule: {}: {warning}", file.display()));
+}
+
+/// Where Xen runs, as libxl writes it after it has read it: what it does not understand shows here already.
+fn print(config: DomainConfig) -> Result<(), Error> {
+    let config = match Context::open() {
+        Ok(context) => context.normalised(&config)?,
+        Err(_) => config,
+    };
+    out!("{}", serde_json::to_string_pretty(config.value())?);
     Ok(())
 }
 

@@ -1,263 +1,268 @@
-//! From parsed keys to libxl's JSON.
-
-use std::path::Path;
+//! From parsed keys to libxl's JSON: how the table is applied, and how values are read. What needs words of its own is beside
+//! this file, by subject.
 
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
-use super::keys::{ACTIONS, KEYS, Key, Take};
-use super::{Problem, vif};
+use super::devices::{self, Device};
+use super::host::Host;
+use super::keys::{self, Bounds, DomainType, KEYS, Key, Take};
+use super::vnuma::Nodes;
+use super::words::{ACTIONS, Choices, Words, none_of};
+use super::{Problem, Warning};
 use crate::xen::DomainConfig;
 use crate::xen::xlu;
 
-/// More virtual CPUs than any domain can have (xen.h, `HVM_MAX_VCPUS` is 128, `MAX_VIRT_CPUS` 8192).
-const VCPUS_MAX: i64 = 8192;
-/// More memory than any host has, in MiB: 64 PiB. Keeps sums of bytes within 64 bits.
-const MEMORY_MIB_MAX: i64 = 1 << 36;
+/// What became of a file.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub(super) config: DomainConfig,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Warning>,
+}
 
 /// Applies the whole table; what is wrong is added to `problems`.
-pub(super) fn build(config: xlu::Config, problems: Vec<Problem>) -> (DomainConfig, Vec<Problem>) {
-    let mut builder = Builder { config, problems, key: "", json: Map::new(), domain_type: "pv" };
+pub(super) fn build(config: xlu::Config, host: &Host, problems: Vec<Problem>) -> Built {
+    let mut builder = Builder {
+        config,
+        host: host.clone(),
+        problems,
+        warnings: Vec::new(),
+        key: "",
+        json: Map::new(),
+        domain_type: DomainType::Pv,
+        vcpus_max: 1,
+        nodes: None,
+    };
     builder.put("c_info/run_hotplug_scripts", "True");
     builder.put("b_info/claim_mode", "True");
     for key in KEYS {
         builder.apply(key);
     }
-    (builder.json.into(), builder.problems)
+    Built { config: builder.json.into(), problems: builder.problems, warnings: builder.warnings }
 }
 
 /// A configuration on its way.
 #[derive(Debug)]
 pub(super) struct Builder {
-    config: xlu::Config,
+    pub(super) config: xlu::Config,
+    pub(super) host: Host,
     problems: Vec<Problem>,
+    warnings: Vec<Warning>,
     /// The key that is being applied.
     key: &'static str,
     json: Map<String, Value>,
-    domain_type: &'static str,
+    pub(super) domain_type: DomainType,
+    /// vCPUs that the domain can have.
+    pub(super) vcpus_max: usize,
+    /// What its virtual NUMA nodes have together, when it has any.
+    pub(super) nodes: Option<Nodes>,
 }
 
 impl Builder {
     fn apply(&mut self, key: &Key) {
         self.key = key.name;
-        let unused = key.hvm_only && self.domain_type != "hvm";
-        match key.take {
-            Take::Partner => {}
+        let is_set = self.is_set(key.name);
+        if let Some(only) = key.only.filter(|only| *only != self.domain_type) {
+            if is_set {
+                self.warn(format!("is ignored: only a domain of type {} has it", only.word()));
+            }
+            return;
+        }
+        if let Some(note) = key.note.filter(|_| is_set) {
+            self.warn(note);
+        }
+        self.take(key.name, key.take);
+    }
+
+    fn take(&mut self, name: &'static str, take: Take) {
+        match take {
+            Take::Partner | Take::Ignored => {}
             Take::By(function) => function(self),
-            Take::Action(path, default) => self.action(path, default),
+            Take::Action(path, default) => {
+                let action = if self.is_set(name) { self.choice(name, ACTIONS) } else { keys::action(default) };
+                self.put_some(path, action);
+            }
             Take::Text(path) => {
-                let text = self.text(key.name).filter(|_| !unused);
+                let text = self.text(name);
                 self.put_some(path, text);
             }
-            Take::Flag(path) => {
-                let flag = self.number(key.name).filter(|_| !unused).map(|number| number != 0);
-                self.put_some(path, flag.map(|flag| if flag { "True" } else { "False" }));
+            Take::Texts(path) => {
+                let list = self.list(name);
+                self.put_list(path, list);
             }
-            Take::Mib(path) => {
-                let kib = self.bounded(key.name, MEMORY_MIB_MAX).map(|mib| mib * 1024);
+            Take::TextOrTexts(one, many) => {
+                if self.is_list(name) {
+                    self.take(name, Take::Texts(many));
+                } else {
+                    self.take(name, Take::Text(one));
+                }
+            }
+            Take::Flag(path) => {
+                let flag = self.flag(name);
+                self.put_some(path, flag.map(truth));
+            }
+            Take::Number(path, bounds, default) => {
+                let number = self.bounded(name, bounds).filter(|number| *number != default);
+                self.put_some(path, number);
+            }
+            Take::Mib(path, bounds) => {
+                let kib = self.bounded(name, bounds).map(|mib| mib * 1024);
                 self.put_some(path, kib);
             }
+            Take::Word(path, words) => self.word(name, path, words),
+            Take::WordOrNumber(path, words, deprecated) => self.word_or_number(name, path, words, deprecated),
+            Take::Choice(path, choices) => {
+                let chosen = self.choice(name, choices);
+                self.put_some(path, chosen);
+            }
+            Take::Devices(device) => self.devices(name, device),
         }
     }
 
-    /// `type`, or `builder` as before Xen 4.10.
-    pub(super) fn domain_type(&mut self) {
-        let named = self.choice("type", &[("pv", "pv"), ("pvh", "pvh"), ("hvm", "hvm")]);
-        let built = self.choice("builder", &[("hvm", "hvm"), ("generic", "pv")]);
-        if let (Some(named), Some(built)) = (named, built)
-            && named != built
-        {
-            self.problem("type", format!("= \"{named}\" contradicts builder"));
-        }
-        self.domain_type = named.or(built).unwrap_or("pv");
-        self.put("c_info/type", self.domain_type);
-        self.put(&format!("b_info/type.{}", self.domain_type), Map::new());
-    }
-
-    pub(super) fn name(&mut self) {
-        match self.text("name") {
-            Some(name) if !name.is_empty() => self.put("c_info/name", name),
-            _ => self.problem("name", "is missing"),
+    fn word(&mut self, name: &'static str, path: &str, words: &'static Words) {
+        let Some(word) = self.text(name) else { return };
+        match words.find(&word) {
+            Some(known) => self.put_some(path, Some(known).filter(|known| *known != words.default)),
+            None => self.problem(name, words.refusal(&word)),
         }
     }
 
-    pub(super) fn uuid(&mut self) {
-        let uuid = match self.text("uuid").map(|text| (text.parse::<Uuid>(), text)) {
-            None => Uuid::new_v4(),
-            Some((Ok(uuid), _)) => uuid,
-            Some((Err(_), text)) => return self.problem("uuid", format!("{text:?} is no UUID")),
+    pub(super) fn word_or_number(&mut self, name: &'static str, path: &str, words: &'static Words, deprecated: bool) {
+        let Ok(Some(number)) = self.config.number(name) else { return self.word(name, path, words) };
+        let Some(known) = words.at(number) else {
+            return self.problem(name, format!("= {number} is no number of {}", words.all.join(", ")));
         };
-        self.put("c_info/uuid", uuid.hyphenated().to_string());
-    }
-
-    /// `maxmem`, which is `memory` where it is missing.
-    pub(super) fn max_memory(&mut self) {
-        let memory_mib = self.number("memory");
-        let maximum_mib = self.bounded("maxmem", MEMORY_MIB_MAX);
-        if let (Some(memory_mib), Some(maximum_mib)) = (memory_mib, maximum_mib)
-            && memory_mib > maximum_mib
-        {
-            self.problem("memory", format!("{memory_mib} is more than maxmem, {maximum_mib}"));
+        if deprecated {
+            self.warn(format!("is a number, which is deprecated: write {name} = {known:?}"));
         }
-        let maximum_mib = maximum_mib.or(memory_mib.filter(|mib| (1..=MEMORY_MIB_MAX).contains(mib)));
-        self.put_some("b_info/max_memkb", maximum_mib.map(|mib| mib * 1024));
+        self.put_some(path, Some(known).filter(|known| *known != words.default));
     }
 
-    /// `vcpus` are online at the start, `maxvcpus` may come.
-    pub(super) fn vcpus(&mut self) {
-        let online = self.bounded("vcpus", VCPUS_MAX);
-        let maximum = self.bounded("maxvcpus", VCPUS_MAX);
-        if let (Some(online), Some(maximum)) = (online, maximum)
-            && online > maximum
-        {
-            self.problem("vcpus", format!("{online} is more than maxvcpus, {maximum}"));
-        }
-        self.put_some("b_info/avail_vcpus", online.map(|online| (0..online).collect::<Vec<_>>()));
-        self.put_some("b_info/max_vcpus", maximum.or(online));
-    }
-
-    /// An HVM domain boots from its firmware; old files name `hvmloader` here, which xl ignores.
-    pub(super) fn kernel(&mut self) {
-        let kernel = self.text("kernel");
-        let hvm = self.domain_type == "hvm";
-        if kernel.is_none() && !hvm && !matches!(self.config.string("bootloader"), Ok(Some(_))) {
-            self.problem("kernel", "and bootloader are missing: one is needed to boot");
-        }
-        let ignored = |path: &String| hvm && Path::new(path).file_name().is_some_and(|name| name == "hvmloader");
-        self.put_some("b_info/kernel", kernel.filter(|path| !ignored(path)));
-    }
-
-    /// `cmdline` as it is, or made of `root` and `extra`.
-    pub(super) fn command_line(&mut self) {
-        let (line, root, extra) = (self.text("cmdline"), self.text("root"), self.text("extra"));
-        let line = match (line, root, extra) {
-            (Some(line), None, None) => Some(line),
-            (Some(_), ..) => return self.problem("cmdline", "excludes root and extra"),
-            (None, Some(root), Some(extra)) => Some(format!("root={root} {extra}")),
-            (None, Some(root), None) => Some(format!("root={root}")),
-            (None, None, extra) => extra,
-        };
-        self.put_some("b_info/cmdline", line);
-    }
-
-    pub(super) fn bootloader_args(&mut self) {
-        let list = self.list("bootloader_args");
-        self.put_some("b_info/bootloader_args", list);
-    }
-
-    /// An HVM domain's BIOS by name, or a file; the boot loaders that xl knows for PV domains are built into Xen's own directories.
-    pub(super) fn firmware(&mut self) {
-        let Some(firmware) = self.text("firmware") else { return };
-        match (self.domain_type, firmware.as_str()) {
-            ("hvm", "rombios" | "seabios" | "ovmf") => self.put("b_info/type.hvm/bios", firmware),
-            ("hvm", "uefi") => self.put("b_info/type.hvm/bios", "ovmf"),
-            ("hvm", "bios") => {}
-            ("hvm", _) => self.put("b_info/type.hvm/firmware", firmware),
-            _ => self.problem("firmware", "is understood for HVM domains only: name the boot loader's file as kernel"),
-        }
-    }
-
-    pub(super) fn disks(&mut self) {
-        let specs = self.list("disk").unwrap_or_default();
-        let disks = self.each("disk", &specs, |spec, _| xlu::Config::disk(spec).map_err(|error| error.to_string()));
-        self.put_some("disks", Some(disks).filter(|disks| !disks.is_empty()));
-    }
-
-    pub(super) fn nics(&mut self) {
-        let specs = self.list("vif").unwrap_or_default();
-        let nics = self.each("vif", &specs, vif::parse);
-        self.put_some("nics", Some(nics).filter(|nics| !nics.is_empty()));
-    }
-
-    fn each(
-        &mut self,
-        key: &'static str,
-        specs: &[String],
-        parse: impl Fn(&str, usize) -> Result<Value, String>,
-    ) -> Vec<Value> {
-        let mut parsed = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            match parse(spec, index) {
-                Ok(value) => parsed.push(value),
-                Err(reason) => self.problem(key, format!("{spec:?}: {reason}")),
+    /// The devices of a list, each numbered by its place among those that there are.
+    pub(super) fn devices(&mut self, name: &'static str, device: &Device) {
+        for spec in self.list(name).unwrap_or_default() {
+            match devices::parse(device, &spec, self.count(device.list)) {
+                Ok(value) => self.push(device.list, value),
+                Err(reason) => self.problem(name, format!("{spec:?}: {reason}")),
             }
         }
-        parsed
-    }
-
-    fn action(&mut self, path: &str, default: &str) {
-        let key = self.key;
-        let default = ACTIONS.iter().find(|(word, _)| *word == default).map(|(_, action)| *action);
-        let action = self.choice(key, &ACTIONS);
-        self.put_some(path, action.or(default));
     }
 
     /// The meaning of a word that has to be one of a few.
-    fn choice(&mut self, key: &'static str, choices: &[(&str, &'static str)]) -> Option<&'static str> {
+    pub(super) fn choice(&mut self, key: &'static str, choices: Choices) -> Option<&'static str> {
         let word = self.text(key)?;
         let chosen = choices.iter().find(|(choice, _)| *choice == word);
         if chosen.is_none() {
-            let choices: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
-            self.problem(key, format!("= {word:?} is none of {}", choices.join(", ")));
+            self.problem(key, none_of(&word, choices.iter().map(|(choice, _)| *choice)));
         }
         chosen.map(|(_, meaning)| *meaning)
     }
 
-    /// A number from 1 to a maximum.
-    fn bounded(&mut self, key: &'static str, maximum: i64) -> Option<i64> {
+    /// A number within bounds.
+    pub(super) fn bounded(&mut self, key: &'static str, (least, most): Bounds) -> Option<i64> {
         let number = self.number(key)?;
-        if !(1..=maximum).contains(&number) {
-            self.problem(key, format!("= {number} is not between 1 and {maximum}"));
+        if !(least..=most).contains(&number) {
+            self.problem(key, format!("= {number} is not between {least} and {most}"));
             return None;
         }
         Some(number)
     }
 
-    fn text(&mut self, key: &'static str) -> Option<String> {
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.number(key).map(|number| number != 0)
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         let value = self.config.string(key);
         self.value(key, value)
     }
 
-    fn number(&mut self, key: &'static str) -> Option<i64> {
+    pub(super) fn number(&mut self, key: &'static str) -> Option<i64> {
         let value = self.config.number(key);
         self.value(key, value)
     }
 
-    fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
+    pub(super) fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.config.list(key);
         self.value(key, value)
     }
 
-    fn value<T>(&mut self, key: &'static str, value: Result<Option<T>, xlu::Error>) -> Option<T> {
+    pub(super) fn value<T>(&mut self, key: &'static str, value: Result<Option<T>, xlu::Error>) -> Option<T> {
         value.unwrap_or_else(|error| {
-            self.problem(key, format!("has a value of the wrong kind ({error})"));
+            self.problem(key, error.to_string());
             None
         })
     }
 
+    /// Whether the file has the key, with whatever kind of value.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        !matches!(self.config.string(key), Ok(None))
+    }
+
+    /// Whether its value is a list: to ask for a string is an error then.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.config.string(key).is_err()
+    }
+
     /// Each problem once, also where two steps look at the same key.
-    fn problem(&mut self, key: &'static str, reason: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: &'static str, reason: impl Into<String>) {
         let problem = Problem::Value { key, reason: reason.into() };
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
     }
 
-    fn put_some(&mut self, path: &str, value: Option<impl Into<Value>>) {
+    /// Something about the key that is being applied.
+    pub(super) fn warn(&mut self, reason: impl Into<String>) {
+        self.warnings.push(Warning { key: self.key, reason: reason.into() });
+    }
+
+    pub(super) fn put_list(&mut self, path: &str, list: Option<Vec<impl Into<Value>>>) {
+        self.put_some(path, list.filter(|list| !list.is_empty()));
+    }
+
+    pub(super) fn put_some(&mut self, path: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.put(path, value);
         }
     }
 
-    fn put(&mut self, path: &str, value: impl Into<Value>) {
-        let mut parts: Vec<_> = path.split('/').collect();
-        let last = parts.pop().unwrap_or_default();
-        let mut object = &mut self.json;
-        for part in parts {
-            let child = object.entry(part).or_insert_with(|| json!({}));
-            let Value::Object(child) = child else { return };
-            object = child;
+    pub(super) fn put(&mut self, path: &str, value: impl Into<Value>) {
+        put(&mut self.json, path, value);
+    }
+
+    /// The text that stands where a path leads.
+    pub(super) fn get(&self, path: &str) -> Option<&str> {
+        let (first, rest) = path.split_once('/')?;
+        self.json.get(first)?.pointer(&format!("/{rest}"))?.as_str()
+    }
+
+    /// Adds a device to a list of libxl's JSON.
+    pub(super) fn push(&mut self, list: &'static str, device: impl Into<Value>) {
+        if let Value::Array(devices) = self.json.entry(list).or_insert_with(|| json!([])) {
+            devices.push(device.into());
         }
-        object.insert(last.to_owned(), value.into());
+    }
+
+    /// How many devices a list of libxl's JSON has.
+    pub(super) fn count(&self, list: &str) -> usize {
+        self.json.get(list).and_then(Value::as_array).map_or(0, Vec::len)
+    }
+}
+
+/// libxl's way to write a truth value that has a default.
+pub(super) fn truth(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+/// Puts a value where a path of names leads, with the objects on the way.
+pub(super) fn put(object: &mut Map<String, Value>, path: &str, value: impl Into<Value>) {
+    match path.split_once('/') {
+        None => drop(object.insert(path.to_owned(), value.into())),
+        Some((name, rest)) => {
+            if let Value::Object(inner) = object.entry(name).or_insert_with(|| json!({})) {
+                put(inner, rest, value);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::Value;
 use xen_sys as sys;
 
+use super::context::Context;
 use super::disposed::Disposed;
 use super::error::{Error, Result, Subject, check_rc};
 use super::handle::Handle;
@@ -115,12 +116,15 @@ impl Raw {
     }
 }
 
-/// What libxl makes of a configuration's JSON: the same with its own spelling, and without what is at its default.
-#[cfg(test)]
-pub(crate) fn normalised(config: &DomainConfig) -> Result<Value> {
-    let handle = Handle::open(None)?;
-    let text = Raw::parse(&handle, &config.to_json())?.text(&handle, Subject::NewDomain)?;
-    serde_json::from_str(&text).map_err(Error::Json)
+impl Context {
+    /// What libxl makes of a configuration: the same with its own spelling, and without what is at its default.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when libxl does not understand it.
+    pub fn normalised(&self, config: &DomainConfig) -> Result<DomainConfig> {
+        let text = Raw::parse(&self.handle, &config.to_json())?.text(&self.handle, Subject::NewDomain)?;
+        DomainConfig::from_json(&text)
+    }
 }
 
 #[cfg(test)]
@@ -152,10 +156,11 @@ mod tests {
     #[test]
     #[ignore = "needs Xen: libxl reads JSON only in a context"]
     fn libxl_reads_and_writes_a_configuration() {
-        let normal = normalised(&config()).expect("libxl");
-        assert_eq!(normal.pointer("/c_info/name"), Some(&Value::from("a")));
+        let context = Context::open().expect("Xen");
+        let normal = context.normalised(&config()).expect("libxl");
+        assert_eq!(normal.value().pointer("/c_info/name"), Some(&Value::from("a")));
         let wrong = DomainConfig::from_json(r#"{"c_info": {"type": "pvx"}}"#).expect("JSON");
-        let error = normalised(&wrong).expect_err("no such type");
+        let error = context.normalised(&wrong).expect_err("no such type");
         assert!(
             matches!(&error, Error::Config { said, .. } if said.to_string().contains("libxl_domain_config")),
             "{error}"

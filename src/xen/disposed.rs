@@ -72,9 +72,11 @@ macro_rules! idl {
 
 idl! {
     libxl_domain_config: libxl_domain_config_init, libxl_domain_config_dispose;
+    libxl_domain_build_info: libxl_domain_build_info_init, libxl_domain_build_info_dispose;
     libxl_domain_restore_params: libxl_domain_restore_params_init, libxl_domain_restore_params_dispose;
     libxl_dominfo: libxl_dominfo_init, libxl_dominfo_dispose;
     libxl_physinfo: libxl_physinfo_init, libxl_physinfo_dispose;
     libxl_device_disk: libxl_device_disk_init, libxl_device_disk_dispose;
+    libxl_device_pci: libxl_device_pci_init, libxl_device_pci_dispose;
     libxl_device_nic: libxl_device_nic_init, libxl_device_nic_dispose;
 }

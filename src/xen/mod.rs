@@ -8,6 +8,7 @@
 mod begin;
 pub mod config;
 pub mod context;
+pub mod cpuid;
 mod disposed;
 pub mod domain;
 pub mod error;
@@ -17,6 +18,7 @@ mod logger;
 mod memory;
 mod operation;
 mod stream;
+pub mod topology;
 pub mod vbd;
 pub mod xenstore;
 pub mod xlu;

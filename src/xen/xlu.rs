@@ -1,4 +1,4 @@
-//! libxlutil's parser of xl.cfg files, and of the disk and rate specifications in them. Works without Xen.
+//! libxlutil's parser of xl.cfg files, and of the disk, rate and PCI specifications in them. Works without Xen.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::ptr::{self, NonNull};
@@ -13,11 +13,16 @@ use super::memory::Malloced;
 #[derive(Debug, thiserror::Error)]
 #[error("{said}")]
 pub struct Error {
-    /// What it reported, as one line, or the name of the errno.
+    /// What it reported, as one line, or the name of the errno; of a look-up, what is wrong with the value, as the rest of a sentence.
     said: String,
 }
 
 type Result<T> = std::result::Result<T, Error>;
+
+/// For libxlutil not to report what is said here in other words (libxlutil.h, `dont_warn`).
+const QUIET: c_int = 1;
+const IS_LIST: &str = "is a list, and one value is needed";
+const IS_NO_LIST: &str = "is one value, and a list is needed";
 
 /// A parsed file: assignments of strings and lists to keys.
 #[derive(Debug)]
@@ -57,9 +62,9 @@ impl Config {
     pub fn string(&self, key: &str) -> Result<Option<String>> {
         let (key, mut value) = (c_string(key)?, ptr::null());
         // SAFETY: a parsed configuration, a NUL-terminated key, `value` ours to write (libxlutil.h).
-        let errno = unsafe { sys::xlu_cfg_get_string(self.raw.as_ptr(), key.as_ptr(), &raw mut value, 0) };
+        let errno = unsafe { sys::xlu_cfg_get_string(self.raw.as_ptr(), key.as_ptr(), &raw mut value, QUIET) };
         // SAFETY: on success a string that belongs to the configuration.
-        self.found(errno, || unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
+        found(errno, IS_LIST, || unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
     }
 
     /// The number that a key has, in any base that C's strtol knows.
@@ -67,10 +72,11 @@ impl Config {
     /// # Errors
     /// When it is a list or no number.
     pub fn number(&self, key: &str) -> Result<Option<i64>> {
-        let (key, mut value): (_, c_long) = (c_string(key)?, 0);
+        let (c_key, mut value): (_, c_long) = (c_string(key)?, 0);
         // SAFETY: as in string.
-        let errno = unsafe { sys::xlu_cfg_get_long(self.raw.as_ptr(), key.as_ptr(), &raw mut value, 0) };
-        self.found(errno, || value)
+        let errno = unsafe { sys::xlu_cfg_get_long(self.raw.as_ptr(), c_key.as_ptr(), &raw mut value, QUIET) };
+        let refusal = if self.string(key).is_ok() { "is no number" } else { IS_LIST };
+        found(errno, refusal, || value)
     }
 
     /// The strings of the list that a key has.
@@ -81,10 +87,35 @@ impl Config {
         let (c_key, mut list, mut count) = (c_string(key)?, ptr::null_mut(), 0);
         let (list_r, count_r) = (&raw mut list, &raw mut count);
         // SAFETY: as in string; the list belongs to the configuration (libxlutil.h, xlu_cfg_get_list).
-        let errno = unsafe { sys::xlu_cfg_get_list(self.raw.as_ptr(), c_key.as_ptr(), list_r, count_r, 0) };
-        self.found(errno, || (0..count).map(|entry| item(list, entry)).collect::<Option<Vec<_>>>())?
-            .map(|items| items.ok_or_else(|| Error { said: format!("{key} is a list of more than strings") }))
+        let errno = unsafe { sys::xlu_cfg_get_list(self.raw.as_ptr(), c_key.as_ptr(), list_r, count_r, QUIET) };
+        found(errno, IS_NO_LIST, || (0..count).map(|entry| item(list, entry)).collect::<Option<Vec<_>>>())?
+            .map(|items| items.ok_or_else(|| Error { said: "is a list of more than strings".to_owned() }))
             .transpose()
+    }
+
+    /// The lists of strings in the list that a key has.
+    ///
+    /// # Errors
+    /// When it is no list, or a list of anything but lists of strings.
+    pub fn lists(&self, key: &str) -> Result<Option<Vec<Vec<String>>>> {
+        let (c_key, mut list, mut count) = (c_string(key)?, ptr::null_mut(), 0);
+        let (list_r, count_r) = (&raw mut list, &raw mut count);
+        // SAFETY: as in list.
+        let errno = unsafe { sys::xlu_cfg_get_list(self.raw.as_ptr(), c_key.as_ptr(), list_r, count_r, QUIET) };
+        let lists =
+            found(errno, IS_NO_LIST, || (0..count).map(|entry| self.inner(list, entry)).collect::<Option<Vec<_>>>())?;
+        lists.map(|lists| lists.ok_or_else(|| Error { said: "is no list of lists of strings".to_owned() })).transpose()
+    }
+
+    /// The strings of a list inside a list, `None` when the entry is something else.
+    fn inner(&self, outer: *const sys::XLU_ConfigList, entry: c_int) -> Option<Vec<String>> {
+        // SAFETY: a list of this configuration; NULL where there is no such entry (libxlutil.h).
+        let value = NonNull::new(unsafe { sys::xlu_cfg_get_listitem2(outer, entry) })?.as_ptr();
+        let mut list = ptr::null_mut();
+        // SAFETY: a value of this configuration, `list` ours to write; no warning is wanted (libxlutil.h).
+        let errno = unsafe { sys::xlu_cfg_value_get_list(self.raw.as_ptr(), value, &raw mut list, 1) };
+        let items = |list| (0..).take_while(|entry| has(list, *entry)).map(|entry| item(list, entry)).collect();
+        if errno == 0 { items(list) } else { None }
     }
 
     /// One disk specification in any form that xl takes, as libxl's JSON.
@@ -114,13 +145,42 @@ impl Config {
         Ok((nic.rate_bytes_per_interval, nic.rate_interval_usecs))
     }
 
-    /// libxlutil's convention for a look-up: 0, ESRCH when there is no such key, another errno when it is something else.
-    fn found<T>(&self, errno: c_int, value: impl FnOnce() -> T) -> Result<Option<T>> {
-        match errno {
-            0 => Ok(Some(value())),
-            libc::ESRCH => Ok(None),
-            _ => self.check(errno).map(|()| None),
+    /// One PCI device as xl takes it, `01:00.0@7,permissive=1` or `bdf=…`, as libxl's JSON. What it does not say of itself is
+    /// as in `unsaid`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in libxlutil's words where it has any.
+    #[cfg(xen_pci_spec_string)]
+    pub fn pci(spec: &str, unsaid: PciOptions) -> Result<serde_json::Value> {
+        let (config, c_spec) = (Self::new("pci")?, c_string(spec)?);
+        let mut pci = Disposed::<sys::libxl_device_pci>::new();
+        pci.msitranslate = unsaid.msitranslate;
+        pci.power_mgmt = unsaid.power_mgmt;
+        pci.permissive = unsaid.permissive;
+        pci.seize = unsaid.seize;
+        pci.rdm_policy = match unsaid.rdm_policy {
+            RdmPolicy::Unsaid => sys::libxl_rdm_reserve_policy::LIBXL_RDM_RESERVE_POLICY_INVALID,
+            RdmPolicy::Strict => sys::libxl_rdm_reserve_policy::LIBXL_RDM_RESERVE_POLICY_STRICT,
+            RdmPolicy::Relaxed => sys::libxl_rdm_reserve_policy::LIBXL_RDM_RESERVE_POLICY_RELAXED,
+        };
+        let target = pci.as_mut_ptr();
+        // SAFETY: a NUL-terminated specification, an initialised device (libxlutil.h, xlu_pci_parse_spec_string).
+        let rc = unsafe { sys::xlu_pci_parse_spec_string(config.raw.as_ptr(), target, c_spec.as_ptr()) };
+        if rc != 0 {
+            let said = config.report.take();
+            return Err(Error { said: if said.is_empty() { "is no PCI device".to_owned() } else { said } });
         }
+        // SAFETY: as in disk.
+        json(unsafe { sys::libxl_device_pci_to_json(ptr::null_mut(), target) })
+    }
+
+    /// The same for a libxlutil that cannot read them.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(xen_pci_spec_string))]
+    pub fn pci(_spec: &str, _unsaid: PciOptions) -> Result<serde_json::Value> {
+        Err(Error { said: "PCI devices are not understood with this release of Xen, before 4.15".to_owned() })
     }
 
     /// libxlutil's convention elsewhere: 0 or an errno, and the reason in the report.
@@ -132,6 +192,34 @@ impl Config {
         let said = if said.is_empty() { Errno::from_raw(errno).desc().to_owned() } else { said };
         Err(Error { said })
     }
+}
+
+/// What a file says of all PCI devices (xl.cfg, `pci_msitranslate` and the like).
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent switches of libxl's")]
+pub struct PciOptions {
+    /// Translate MSI to INTx.
+    pub msitranslate: bool,
+    /// Let the domain program the power management.
+    pub power_mgmt: bool,
+    /// Let the domain write the whole configuration space.
+    pub permissive: bool,
+    /// Take the device from whoever has it.
+    pub seize: bool,
+    /// What becomes of a conflict about reserved memory.
+    pub rdm_policy: RdmPolicy,
+}
+
+/// What becomes of a conflict about reserved memory (`libxl_rdm_reserve_policy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RdmPolicy {
+    /// libxl decides.
+    #[default]
+    Unsaid,
+    /// The domain is not made.
+    Strict,
+    /// A warning.
+    Relaxed,
 }
 
 impl Drop for Config {
@@ -197,6 +285,22 @@ impl Drop for Report {
     }
 }
 
+/// libxlutil's convention for a look-up: 0, ESRCH when there is no such key, ERANGE when a number is too big for it, EINVAL when it
+/// is something else, which `refusal` says.
+fn found<T>(errno: c_int, refusal: &str, value: impl FnOnce() -> T) -> Result<Option<T>> {
+    match errno {
+        0 => Ok(Some(value())),
+        libc::ESRCH => Ok(None),
+        libc::ERANGE => Err(Error { said: "is no number of 64 bits".to_owned() }),
+        _ => Err(Error { said: refusal.to_owned() }),
+    }
+}
+
+fn has(list: *const sys::XLU_ConfigList, entry: c_int) -> bool {
+    // SAFETY: a list of a live configuration; NULL past its end (libxlutil.h).
+    !unsafe { sys::xlu_cfg_get_listitem2(list, entry) }.is_null()
+}
+
 fn item(list: *const sys::XLU_ConfigList, entry: c_int) -> Option<String> {
     // SAFETY: a list of a live configuration; an entry that is no string gives NULL (libxlutil.h).
     let text = unsafe { sys::xlu_cfg_get_listitem(list, entry) };
@@ -225,9 +329,33 @@ mod tests {
         assert_eq!(config.number("b").expect("number"), Some(16));
         assert_eq!(config.string("c").expect("missing"), None);
         assert_eq!(config.list("l").expect("list"), Some(vec!["p".to_owned(), "q".to_owned()]));
-        assert!(config.list("a").expect_err("no list").to_string().contains('a'));
-        assert!(config.number("a").is_err());
+        assert_eq!(config.list("a").expect_err("no list").to_string(), IS_NO_LIST);
+        assert_eq!(config.number("l").expect_err("a list").to_string(), IS_LIST);
+        assert_eq!(config.number("a").expect_err("no number").to_string(), "is no number");
         assert!(Config::parse("t", "n = [ ['x'] ]").expect("parse").list("n").is_err());
+    }
+
+    #[test]
+    fn lists_have_lists_in_them() {
+        let config =
+            Config::parse("t", "n = [ ['x', 'y'], [], [ 1 ] ]\nm = [ ['x'], 'y' ]\no = [ [ ['z'] ] ]").expect("parse");
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let expected = vec![strings(&["x", "y"]), strings(&[]), strings(&["1"])];
+        assert_eq!(config.lists("n").expect("lists"), Some(expected));
+        assert_eq!(config.lists("p").expect("missing"), None);
+        assert!(config.lists("m").is_err() && config.lists("o").is_err());
+    }
+
+    #[test]
+    fn pci_devices_are_taken_with_what_is_said_of_all() {
+        let unsaid = PciOptions { seize: true, ..PciOptions::default() };
+        let device = Config::pci("01:1f.7@2,permissive=1", unsaid).expect("device");
+        assert_eq!(
+            device,
+            serde_json::json!({"bus": 1, "dev": 31, "func": 7, "vdevfn": 16, "vfunc_mask": 1, "permissive": true, "seize": true})
+        );
+        assert_eq!(Config::pci("gpu", unsaid).expect_err("no device").to_string(), "is no PCI device");
+        assert!(Config::pci("01:00.0,permisive=1", unsaid).expect_err("misspelt").to_string().contains("permisive"));
     }
 
     #[test]
