@@ -268,6 +268,15 @@ pub(crate) fn number(value: &str, unit: Unit) -> Option<u64> {
     }
 }
 
+/// A value of an option that is a number: no name means two numbers.
+pub(crate) fn number_of(name: &str, value: &str) -> Option<u64> {
+    let contexts = [Context::Net, Context::Disk, Context::PeerDevice, Context::Resource, Context::Startup];
+    match contexts.iter().find_map(|context| check_of(*context, name))? {
+        Check::Number(_, _, unit) => number(value, unit),
+        _ => None,
+    }
+}
+
 /// Today's names of 8.3's options, in the sections `syncer` and `handlers`.
 pub(crate) fn renamed(name: &str) -> &str {
     match name {

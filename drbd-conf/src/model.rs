@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::options::Options;
 use crate::place::{Place, Remark};
@@ -94,7 +93,7 @@ pub struct Resource {
     /// Volumes that are written outside of the hosts; each host has them already.
     pub(crate) volumes: Vec<Volume>,
     pub(crate) meshes: Vec<Mesh>,
-    pub(crate) inherits: Option<Arc<Sections>>,
+    pub(crate) inherits: Option<Box<Sections>>,
     /// It says what only DRBD 9's drbdadm understands: connections, meshes, node-ids or a template.
     pub(crate) of_nine: bool,
 }

@@ -1,5 +1,6 @@
 //! Options: names with values, each with the place that it comes from.
 
+use crate::known::number_of;
 use crate::place::Place;
 
 /// One option, as a section has it or inherits it.
@@ -15,6 +16,20 @@ pub struct Setting {
     pub inherited: bool,
     /// It is an option that this reader knows.
     pub known: bool,
+}
+
+impl Setting {
+    /// The value as a number, in the unit in which DRBD counts it; `None` where the option is no number.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        number_of(&self.name, &self.value)
+    }
+
+    /// It is a flag that is set.
+    #[must_use]
+    pub fn is_yes(&self) -> bool {
+        self.value == "yes"
+    }
 }
 
 /// The options of one section. A name may be there several times, as in the files; the last one counts.

@@ -1,7 +1,6 @@
 //! `resource NAME { }`, and the body that `common` and templates share with it.
 
 use std::mem;
-use std::sync::Arc;
 
 use crate::known::Context;
 use crate::model::{Resource, Sections, Volume};
@@ -189,7 +188,7 @@ impl Reader<'_> {
             false => self.within_template(&path, &place, Reader::template_body),
         }
         self.in_template = depth;
-        resource.inherits = mem::replace(&mut self.config.common, common).map(Arc::new);
+        resource.inherits = mem::replace(&mut self.config.common, common).map(Box::new);
         resource.template = Some(path);
         self.resource_claims = claims;
         Ok(())
@@ -201,9 +200,8 @@ impl Reader<'_> {
             let _ = self.unexpected(token, "common");
             return;
         }
-        match self.punctuation(b'{') {
-            Ok(()) => self.config.common = Some(self.shared("a template")),
-            Err(_) => {}
+        if let Ok(()) = self.punctuation(b'{') {
+            self.config.common = Some(self.shared("a template"));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::reader::{Reader, Step};
 use crate::token::{Kind, Token};
 
 /// The most options of one section: a bound for what each resource, volume and connection may inherit.
-const OPTIONS_MAX: usize = 256;
+const OPTIONS_MAX: usize = 128;
 
 impl Reader<'_> {
     /// The options up to the brace; each is of the first of `contexts` that knows it, and of the first where none does.

@@ -18,7 +18,7 @@ use crate::reader::{Claims, claim};
 use crate::volume::same_host;
 
 /// The most settings, connections and volumes that inheritance may make, so that a small file does not become a large configuration.
-const PARTS_MAX: usize = 1 << 19;
+const PARTS_MAX: usize = 1 << 18;
 
 pub(crate) struct Settler<'n> {
     pub(crate) node: &'n Node,
@@ -29,6 +29,8 @@ pub(crate) struct Settler<'n> {
     /// Resources with mistakes, of which nothing more is said.
     pub(crate) broken: HashSet<String>,
     parts_left: usize,
+    /// It has been told that there are too many parts.
+    too_large: bool,
     /// The resource of this step is one of DRBD 9's.
     of_nine: bool,
 }
@@ -42,7 +44,17 @@ impl<'n> Settler<'n> {
         remarks: Mistakes,
         broken: HashSet<String>,
     ) -> Settler<'n> {
-        Settler { node, config, claims, mistakes, remarks, broken, parts_left: PARTS_MAX, of_nine: true }
+        Settler {
+            node,
+            config,
+            claims,
+            mistakes,
+            remarks,
+            broken,
+            parts_left: PARTS_MAX,
+            too_large: false,
+            of_nine: true,
+        }
     }
 
     pub(crate) fn run(mut self) -> Result<Config, Mistakes> {
@@ -95,8 +107,7 @@ impl<'n> Settler<'n> {
                 self.parts_left = left;
                 true
             }
-            None if self.parts_left > 0 => {
-                self.parts_left = 0;
+            None if !mem::replace(&mut self.too_large, true) => {
                 self.mistakes.add(place, format!("the configuration has more than {PARTS_MAX} settings"));
                 false
             }

@@ -229,7 +229,7 @@ fn ipv6(rest: &[u8]) -> usize {
 fn is_ipv6(text: &[u8]) -> bool {
     let parts: Vec<&[u8]> = text.split(|byte| *byte == b':').collect();
     let groups = |parts: &[&[u8]]| match parts {
-        [only] if only.is_empty() => true,
+        [[]] => true,
         parts => parts.len() <= 6 && parts.iter().all(|part| (1..=4).contains(&part.len())),
     };
     (1..parts.len().saturating_sub(1))

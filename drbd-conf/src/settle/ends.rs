@@ -127,12 +127,10 @@ impl Settler<'_> {
     fn number(&mut self, resource: &mut Resource, written: bool) {
         let numbered = resource.hosts.iter().any(|host| host.node_id.is_some());
         if !written && !numbered {
-            if let [path] = resource.connections.iter().flat_map(|connection| &connection.paths).collect::<Vec<_>>()[..]
-            {
-                if let Some(ids) = derived_ids(path) {
-                    resource.hosts.iter_mut().zip(ids).for_each(|(host, id)| host.node_id = Some(id));
-                    return;
-                }
+            let ids = resource.connections.first().and_then(|connection| derived_ids(connection.paths.first()?));
+            if let Some(ids) = ids {
+                resource.hosts.iter_mut().zip(ids).for_each(|(host, id)| host.node_id = Some(id));
+                return;
             }
             self.remarks.add(&resource.place, "DRBD 9 needs a node-id for each host");
             return;

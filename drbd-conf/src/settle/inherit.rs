@@ -2,8 +2,6 @@
 //! places must be the same there, says DRBD 9's drbdadm; 8.4's takes the outer one in silence, so that a volume's `disk { }` beside the
 //! hosts does not count where the resource or `common` has that option, too.
 
-use std::sync::Arc;
-
 use super::Settler;
 use crate::known::{Context, check_of};
 use crate::model::{Host, Resource, Sections, Volume};
@@ -19,10 +17,11 @@ impl Settler<'_> {
         let place = resource.place.clone();
         self.of_nine = resource.of_nine;
         resource.hosts.iter_mut().flat_map(|host| &mut host.volumes).for_each(name_device);
-        let from = resource.inherits.take().or_else(|| self.config.common.clone().map(Arc::new));
-        if let Some(from) = from {
-            self.inherit_sections(&from, &mut resource.sections, &place);
+        let (template, common) = (resource.inherits.take(), self.config.common.take());
+        if let Some(from) = template.as_deref().or(common.as_ref()) {
+            self.inherit_sections(from, &mut resource.sections, &place);
         }
+        self.config.common = common;
         self.inherit_volumes(resource, &place);
         for connection in &mut resource.connections {
             match resource.of_nine {

@@ -19,10 +19,12 @@ impl Settler<'_> {
         let mut taken: HashMap<Key, (&str, Place)> = HashMap::new();
         for resource in resources.iter().filter(|resource| !self.broken.contains(&resource.name)) {
             for path in resource.connections.iter().flat_map(|connection| &connection.paths) {
-                if let [Some(one), Some(other)] = [0, 1].map(|end| path.ends.get(end)?.address.as_ref()) {
-                    if one.same(other) && !one.is_loopback() {
-                        self.mistakes.add(&path.place, format!("both ends are {one}"));
-                    }
+                let both = [0, 1].map(|end| path.ends.get(end)?.address.as_ref());
+                if let [Some(one), Some(other)] = both
+                    && one.same(other)
+                    && !one.is_loopback()
+                {
+                    self.mistakes.add(&path.place, format!("both ends are {one}"));
                 }
                 for end in &path.ends {
                     let Some(address) = end.address.as_ref().filter(|address| !address.is_loopback()) else { continue };
