@@ -65,6 +65,7 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
             true => report.part("firewalls of this kernel", || cargo(FIREWALL))?,
             false => report.skip("firewalls of this kernel", &anyhow::anyhow!("network namespaces need root")),
         }
+        report.part("DRBD's files, by drbdadm", || cargo_with(DRBD_FILES, &[("PATH", uml::path_with_drbdadm()?)]))?;
         report.part("fuzzing", || fuzz::run_short().map(|()| Counts::default()))?;
         report.part("DRBD in user-mode Linux", || {
             let mut counts = Counts::default();
@@ -76,6 +77,9 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
 
 /// Real rulesets and real connections, in network namespaces.
 const FIREWALL: &[&str] = &["test", "--quiet", "--test", "firewall", "--", "--ignored"];
+
+/// What drbdadm says of DRBD's configuration files, compared with what it said.
+const DRBD_FILES: &[&str] = &["test", "--quiet", "--package", "drbd-conf", "--test", "oracle", "--", "--ignored"];
 
 /// A lab that ran before is used and left running.
 fn in_the_lab(arguments: &Arguments) -> anyhow::Result<Counts> {
