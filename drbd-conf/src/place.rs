@@ -20,7 +20,7 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        write!(f, "{}:{}", shown_path(&self.file), self.line)
     }
 }
 
@@ -80,6 +80,11 @@ pub(crate) fn shown(text: &str) -> String {
         shown.push_str("...");
     }
     shown
+}
+
+/// A path within a message, whole and on one line.
+pub(crate) fn shown_path(path: &Path) -> String {
+    path.to_string_lossy().chars().flat_map(visible).collect()
 }
 
 fn visible(c: char) -> Vec<char> {

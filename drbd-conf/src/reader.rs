@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::files::Files;
 use crate::glob;
 use crate::model::{Config, Node};
-use crate::place::{Mistakes, Place, shown};
+use crate::place::{Mistakes, Place, shown, shown_path};
 use crate::token::{Kind, Token, Tokens};
 
 /// The most bytes of all files together.
@@ -96,7 +96,7 @@ impl<'f> Reader<'f> {
             return;
         }
         let refused = if self.depth >= DEPTH_MAX {
-            Some(format!("{} would be included too deeply", path.display()))
+            Some(format!("{} would be included too deeply", shown_path(path)))
         } else if self.seen.len() >= FILES_MAX {
             Some(format!("there are more than {FILES_MAX} files"))
         } else {
@@ -112,7 +112,7 @@ impl<'f> Reader<'f> {
     fn open(&mut self, path: &Path, because: &Place, body: fn(&mut Reader<'f>)) {
         let bytes = match self.files.read(path, self.text_left) {
             Ok(bytes) => bytes,
-            Err(why) => return self.mistakes.add(because, format!("{} cannot be read: {why}", path.display())),
+            Err(why) => return self.mistakes.add(because, format!("{} cannot be read: {why}", shown_path(path))),
         };
         self.text_left -= bytes.len().min(self.text_left);
         self.config.files.push(path.to_owned());

@@ -97,6 +97,12 @@ fn files_that_include_each_other_end() {
 }
 
 #[test]
+fn a_message_stays_on_its_line_whatever_a_file_says() {
+    let told = told("include \"a\u{19}b\"; resource \"x\u{7}\" { @ }");
+    assert!(told.len() >= 3 && told.iter().all(|mistake| !mistake.contains(char::is_control)), "{told:?}");
+}
+
+#[test]
 fn a_small_file_makes_no_large_configuration() {
     let mut text = String::from("common { net {");
     (0..125).for_each(|n| text.push_str(&format!(" x{n} 1;")));
