@@ -8,6 +8,7 @@ macro_rules! out {
 mod check;
 mod config;
 pub(crate) mod domain;
+mod drbd;
 pub(crate) mod exit;
 mod here;
 mod history;
@@ -72,6 +73,7 @@ enum Command {
     Peers(pair::Peers),
     Unpair(pair::Unpair),
     Check(check::Check),
+    Drbd(drbd::Resources),
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
     Session(Session),
@@ -262,6 +264,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Pair(args) => pair::run(&args, &config),
         Command::Peers(args) => pair::peers(&args, state_dir),
         Command::Unpair(args) => pair::unpair(&args, state_dir),
+        Command::Drbd(drbd) => drbd::run(&drbd, state_dir),
         Command::Check(check) => return check::run(&check, &config),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };

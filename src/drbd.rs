@@ -1,6 +1,10 @@
 //! [`Replication`] by DRBD's generic netlink, with our device-mapper layer over each volume.
 
+pub mod bring;
+pub mod conf;
 mod heal;
+mod options;
+pub mod review;
 pub mod sockets;
 
 use std::path::Path;
@@ -42,6 +46,27 @@ impl Drbd {
     /// The kernel does not answer.
     pub fn status(&self) -> Result<Vec<ResourceStatus>, drbd_nl::Error> {
         self.netlink().status()
+    }
+
+    /// Brings a resource of the files up; see [`bring::up`].
+    ///
+    /// # Errors
+    /// Why it is not up; what was done is undone.
+    pub fn up(&self, config: &drbd_conf::Config, name: &str, uname: &str) -> Result<(), bring::Error> {
+        bring::up(&mut self.netlink(), config, name, uname)
+    }
+
+    /// Takes a resource down; see [`bring::down`].
+    ///
+    /// # Errors
+    /// Why it is not down.
+    pub fn down(&self, name: &str, state_dir: &Path) -> Result<(), bring::Error> {
+        bring::down(&mut self.netlink(), name, state_dir)
+    }
+
+    /// What the loaded module speaks.
+    pub fn dialect(&self) -> drbd_nl::Dialect {
+        self.netlink().dialect()
     }
 
     fn netlink(&self) -> MutexGuard<'_, drbd_nl::Drbd> {

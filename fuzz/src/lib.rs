@@ -9,7 +9,7 @@ mod targets;
 
 use std::path::Path;
 
-use targets::{configuration, domain, frames, handshake, journal, machines, netlink, session, xend};
+use targets::{configuration, domain, drbd_conf, frames, handshake, journal, machines, netlink, session, xend};
 
 /// The variable that tells the fuzzer its target.
 pub const TARGET_VARIABLE: &str = "BASCULE_FUZZ";
@@ -29,6 +29,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "configuration", about: "our own configuration, TOML", run: configuration::run },
     Target { name: "domain", about: "a domain's configuration from another host", run: domain::run },
+    Target { name: "drbd-conf", about: "DRBD's configuration files", run: drbd_conf::run },
     Target { name: "frames", about: "frames of the relocation protocol", run: frames::run },
     Target { name: "handshake", about: "the server's end of TLS", run: handshake::run },
     Target { name: "journal", about: "a journal as a crash or a bad disk leaves it", run: journal::run },

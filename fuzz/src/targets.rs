@@ -2,6 +2,7 @@
 
 pub(crate) mod configuration;
 pub(crate) mod domain;
+pub(crate) mod drbd_conf;
 pub(crate) mod frames;
 pub(crate) mod handshake;
 pub(crate) mod journal;

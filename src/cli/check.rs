@@ -1,137 +1,101 @@
-//! `bascule check`: this host compared with what the relocation service needs. It changes nothing.
+//! `bascule check`: this host compared with what migrations need. It changes nothing.
 
-use std::net::IpAddr;
+mod drbd;
+mod firewall;
+
 use std::process::ExitCode;
 
-use bascule::config::{Config, Relocation};
-use bascule::firewall::{self, Known, Level, Needs, Peers, Proposal, Report, Row};
-use bascule::tls::Pins;
+use bascule::config::Config;
 use clap::Args;
-use comfy_table::{Table, presets};
+use serde_json::{Value, json};
 
 use super::exit::{self, Error};
 
-/// Compare this host with what the relocation service needs; nothing is changed
+/// Compare this host with what migrations need; nothing is changed
 ///
 /// With --firewall: what nftables and iptables do with connections to the relocation port, from each peer and from everybody else, and rules that would close it to all but the peers. Peers are those of hosts-allow; where that allows every address, the hosts that this one is
 /// paired with (or those of security.names, with certificates) and security.in-clear. Where it hangs on something that cannot be known (the interface, a
-/// rate, a mark), the rule is named and nothing is claimed. Exits with 0 when all is as it should be; see the exit codes for the rest.
+/// rate, a mark), the rule is named and nothing is claimed.
+///
+/// With --drbd: what DRBD's configuration files have for good and what the kernel has now, where the two differ, and what in either is a danger to
+/// domains that move, each with the file and the line.
+///
+/// Exits with 0 when all is as it should be; see the exit codes for the rest.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Check the firewall; needs root
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "drbd")]
     firewall: bool,
+    /// Check DRBD's configuration; needs root to see secrets that differ
+    #[arg(long)]
+    drbd: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// How good what a part found is; the worst of all parts becomes the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Good,
+    CannotTell,
+    Differs,
+}
+
+/// What a part found.
+struct Part {
+    name: &'static str,
+    verdict: Verdict,
+    json: Value,
+    show: Box<dyn Fn()>,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Check, config: &Config) -> ExitCode {
-    let report = match look(config) {
-        Ok(report) => report,
+    let parts = match parts(args, config) {
+        Ok(parts) => parts,
         Err(error) => return exit::of(Err(error)),
     };
     match args.json {
-        true => out!("{:#}", serde_json::json!(report)),
-        false => show(&report),
+        true => out!("{:#}", whole(&parts)),
+        false => show(&parts),
     }
-    ExitCode::from(match report.worst() {
-        Some(Level::Error | Level::Warning) => exit::DIFFERS,
-        Some(Level::CannotTell) => exit::CANNOT_TELL,
-        Some(Level::Notice) | None => exit::DONE,
+    ExitCode::from(match parts.iter().map(|part| part.verdict).max() {
+        Some(Verdict::Differs) => exit::DIFFERS,
+        Some(Verdict::CannotTell) => exit::CANNOT_TELL,
+        Some(Verdict::Good) | None => exit::DONE,
     })
 }
 
-fn look(config: &Config) -> Result<Report, Error> {
-    let relocation = &config.relocation;
-    if !relocation.enabled {
-        return Ok(Report::not_served(relocation.port));
+fn parts(args: &Check, config: &Config) -> Result<Vec<Part>, Error> {
+    let mut parts = Vec::new();
+    if args.firewall {
+        let report = firewall::look(config)?;
+        let (verdict, json) = (firewall::verdict(&report), json!(report));
+        parts.push(Part { name: "firewall", verdict, json, show: Box::new(move || firewall::show(&report)) });
     }
-    let peers = Peers::new(&relocation.hosts_allow, &known(config)?, &firewall::system);
-    Ok(firewall::check(&Needs { port: relocation.port, listen: listen(relocation)?, peers })?)
+    if args.drbd {
+        let findings = drbd::look(&config.state.dir)?;
+        let (verdict, json) = (drbd::verdict(&findings), json!({ "findings": findings }));
+        parts.push(Part { name: "drbd", verdict, json, show: Box::new(move || drbd::show(&findings)) });
+    }
+    Ok(parts)
 }
 
-/// Who can prove who he is, or need not.
-fn known(config: &Config) -> Result<Vec<Known>, Error> {
-    let security = &config.security;
-    let alike = |name: &String| Known { name: name.clone(), address: name.clone() };
-    let mut known: Vec<Known> = match &security.authority {
-        Some(_) => security.names.iter().map(alike).collect(),
-        None => {
-            let pins = Pins::read(&config.state.dir)?;
-            pins.iter().map(|pin| Known { name: pin.name.clone(), address: pin.address.clone() }).collect()
+/// One part is its own report; several stand under their names.
+fn whole(parts: &[Part]) -> Value {
+    match parts {
+        [only] => only.json.clone(),
+        parts => parts.iter().map(|part| (part.name.to_owned(), part.json.clone())).collect(),
+    }
+}
+
+fn show(parts: &[Part]) {
+    for (at, part) in parts.iter().enumerate() {
+        if parts.len() > 1 {
+            let before = if at == 0 { "" } else { "\n" };
+            out!("{before}{}:", part.name);
         }
-    };
-    known.extend(security.in_clear.texts().iter().map(alike));
-    Ok(known)
-}
-
-fn listen(relocation: &Relocation) -> Result<Vec<IpAddr>, Error> {
-    let mut listen = Vec::new();
-    for address in &relocation.address {
-        listen.extend(address.resolve(relocation.port)?.into_iter().map(|found| found.ip()));
-    }
-    Ok(listen)
-}
-
-fn show(report: &Report) {
-    if !report.rows.is_empty() {
-        out!("{}\n", table(report).trim_fmt());
-    }
-    for finding in &report.findings {
-        out!("{}: {}.", word(finding.level), finding.text);
-    }
-    if report.findings.is_empty() {
-        out!("Port {} is open to the peers, and to nobody else.", report.port);
-    }
-    report.proposal.iter().for_each(propose);
-}
-
-fn word(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warning => "warning",
-        Level::CannotTell => "cannot tell",
-        Level::Notice => "note",
-    }
-}
-
-fn table(report: &Report) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["Who", "Addresses", "To", "Now", "Should be", "By"]);
-    table.column_iter_mut().for_each(|column| {
-        column.set_padding((0, 2));
-    });
-    report.rows.iter().for_each(|row| {
-        table.add_row(cells(row));
-    });
-    table
-}
-
-fn cells(row: &Row) -> [String; 6] {
-    let addresses = match (&row.peer, row.whole) {
-        (None, true) => format!("all of {}", row.family),
-        _ => row.shown_sources(),
-    };
-    [
-        row.peer.clone().unwrap_or_else(|| "everybody else".into()),
-        addresses,
-        row.destination.map_or_else(|| "any".into(), |to| to.to_string()),
-        row.fate.to_string(),
-        row.wanted.to_string(),
-        if row.by.is_empty() { "no rule".into() } else { row.by.join("\n") },
-    ]
-}
-
-fn propose(proposal: &Proposal) {
-    if !proposal.open.is_empty() {
-        out!("\nThis would let the peers pass:\n\n{}", proposal.open.join("\n"));
-    }
-    for (how, text) in [("nft -f", &proposal.nft), ("a shell", &proposal.iptables)] {
-        if let Some(text) = text {
-            out!("\nThis would close the port to all but the peers (for {how}):\n\n{}", text.trim_end());
-        }
+        (part.show)();
     }
 }

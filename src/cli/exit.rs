@@ -12,7 +12,7 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const IN_DOUBT: u8 = 3;
 /// Preflight refused it; nothing was changed.
 pub(crate) const REFUSED: u8 = 4;
-/// `check` found something open that should be closed, or closed that should be open.
+/// `check` found something open that should be closed, closed that should be open, or set as it should not be.
 pub(crate) const DIFFERS: u8 = 5;
 /// `check` found nothing of that kind, and something that cannot be told.
 pub(crate) const CANNOT_TELL: u8 = 6;
@@ -25,7 +25,7 @@ Exit codes:
   2  the command line is wrong
   3  a person must look: a domain is suspended, or it is not known where it runs; the message says what to type
   4  refused by preflight; nothing was changed
-  5  check: something is open that should be closed, or closed that should be open
+  5  check: something is open that should be closed, or closed that should be open; DRBD is not set as it should be
   6  check: nothing of that kind, but something cannot be told";
 
 /// A command's error.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bascule::drbd::Drbd;
+use bascule::drbd::{Drbd, conf, review};
 use bascule::journal::JournaledVolume;
 use clap::Args;
 use drbd_nl::{ConnectionStatus, PeerDeviceStatus, ResourceStatus, VolumeStatus};
@@ -30,13 +30,23 @@ struct Row {
     migrations: Vec<Migration>,
 }
 
+/// A resource that is in the files and not in the kernel.
+#[derive(Serialize)]
+struct Down {
+    name: String,
+    /// Where it is written.
+    down: String,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Status, state_dir: &Path) -> Result<(), Error> {
     let mut resources = Drbd::open()?.status()?;
+    let mut down = down(&resources);
     if let Some(name) = &args.resource {
         resources.retain(|resource| resource.name == *name);
-        if resources.is_empty() {
-            return Err(format!("Resource {name} is not configured in the kernel: drbdadm up {name}").into());
+        down.retain(|resource| resource.name == *name);
+        if resources.is_empty() && down.is_empty() {
+            return Err(format!("Resource {name} is neither up nor in DRBD's files: bascule check --drbd").into());
         }
     }
     let stories = unfinished::stories(state_dir)?;
@@ -45,13 +55,27 @@ pub(crate) fn run(args: &Status, state_dir: &Path) -> Result<(), Error> {
         let concerned = stories.iter().filter(|story| story.head.volumes.iter().any(of));
         Row { migrations: concerned.map(Migration::from).collect(), resource }
     });
-    print(args, &rows.collect::<Vec<_>>())
+    print(args, &rows.collect::<Vec<_>>(), &down)
 }
 
-fn print(args: &Status, rows: &[Row]) -> Result<(), Error> {
-    match args.json {
-        true => out!("{}", serde_json::to_string_pretty(rows)?),
-        false => rows.iter().flat_map(lines).for_each(|line| out!("{line}")),
+/// What the files have for this host and the kernel has not. Files that cannot be read are `bascule check`'s to tell.
+fn down(up: &[ResourceStatus]) -> Vec<Down> {
+    let Ok(Some(config)) = conf::here() else { return Vec::new() };
+    let up: Vec<&str> = up.iter().map(|resource| resource.name.as_str()).collect();
+    let down = review::down(&config, &up).into_iter();
+    down.map(|resource| Down { name: resource.name.clone(), down: resource.place.to_string() }).collect()
+}
+
+fn print(args: &Status, rows: &[Row], down: &[Down]) -> Result<(), Error> {
+    if args.json {
+        let mut all = rows.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        all.extend(down.iter().map(|resource| serde_json::json!(resource)));
+        out!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    rows.iter().flat_map(lines).for_each(|line| out!("{line}"));
+    for Down { name, down } in down {
+        out!("{name}  down, in the files at {down}: bascule drbd up {name}");
     }
     Ok(())
 }

@@ -293,7 +293,7 @@ fn a_migration_without_a_process_keeps_its_volume_wherever_the_configuration_has
     host.remove(&backend).unwrap();
 }
 
-fn head() -> Head {
+pub(super) fn head() -> Head {
     Head {
         format: journal::FORMAT,
         id: Uuid::new_v4(),

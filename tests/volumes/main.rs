@@ -3,6 +3,7 @@
 //! this host happens to `r1/0` on the other.
 
 mod block;
+mod bring;
 mod counters;
 mod disk;
 mod heal;

@@ -12,7 +12,7 @@ use crate::fuzz;
 use crate::lab;
 use crate::say::{answer, say};
 use crate::uml;
-use programs::{Program, cargo};
+use programs::{Program, cargo, cargo_with};
 use report::{Counts, Report};
 
 /// The words after `test`.
@@ -80,6 +80,7 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
             true => report.part("firewalls of this kernel", || cargo(FIREWALL))?,
             false => report.skip("firewalls of this kernel", &anyhow::anyhow!("network namespaces need root")),
         }
+        report.part("DRBD's files, by drbdadm", || cargo_with(DRBD_FILES, &[("PATH", uml::path_with_drbdadm()?)]))?;
         report.part("DRBD in user-mode Linux", || {
             let mut counts = Counts::default();
             uml::run(&mut |line| counts.add(line)).map(|()| counts)
@@ -97,6 +98,9 @@ fn run_parts(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
 const LINTS: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
 /// Real rulesets and real connections, in network namespaces.
 const FIREWALL: &[&str] = &["test", "--quiet", "--test", "firewall", "--", "--ignored"];
+
+/// What drbdadm says of DRBD's configuration files, compared with what it said.
+const DRBD_FILES: &[&str] = &["test", "--quiet", "--package", "drbd-conf", "--test", "oracle", "--", "--ignored"];
 
 /// A lab that ran before is used and left running.
 fn in_the_lab(arguments: &Arguments, until: Option<Instant>) -> anyhow::Result<Counts> {

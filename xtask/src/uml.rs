@@ -78,6 +78,18 @@ fn drbdmeta() -> Result<PathBuf> {
     found.with_context(|| format!("no drbdmeta under {}", root.display()))
 }
 
+/// Where to look for programs so that drbdadm is found, and drbdadm-84 by it: this machine's own if it has one.
+pub(crate) fn path_with_drbdadm() -> Result<String> {
+    let own = env::var("PATH").unwrap_or_default();
+    let own = format!("{own}:/usr/sbin:/sbin");
+    if env::split_paths(&own).any(|directory| directory.join("drbdadm").exists()) {
+        return Ok(own);
+    }
+    let root = package("drbd-utils")?;
+    let theirs = ["usr/sbin", "sbin", "lib/drbd", "usr/lib/drbd"].map(|path| root.join(path).display().to_string());
+    Ok(format!("{}:{own}", theirs.join(":")))
+}
+
 /// A Debian package, unpacked into the cache and not installed.
 fn package(name: &str) -> Result<PathBuf> {
     let version = candidate(name)?;

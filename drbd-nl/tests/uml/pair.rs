@@ -146,13 +146,13 @@ fn peer_volume(end: usize, volume: u32) -> PeerVolume {
     PeerVolume { target: target(end, volume), volume, peer_node_id: None }
 }
 
-fn disk(minor: u32) -> String {
+pub(crate) fn disk(minor: u32) -> String {
     format!("/dev/ubd{}", char::from(b'a' + u8::try_from(minor).unwrap()))
 }
 
 /// New metadata: the one thing that no netlink command does. DRBD 8.4 takes metadata that was in use only after `drbdmeta apply-al`, so each
 /// test starts from nothing.
-fn create_metadata(minor: u32) {
+pub(crate) fn create_metadata(minor: u32) {
     let arguments = ["--force", &minor.to_string(), "v08", &disk(minor), "internal", "create-md"];
     let program = std::env::var_os("UML_DRBDMETA").expect("UML_DRBDMETA");
     let output = Command::new(program).args(arguments).output().unwrap();

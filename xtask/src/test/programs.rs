@@ -13,8 +13,14 @@ use crate::say::{answer, say};
 
 /// Runs cargo; what it prints goes on to the screen, and the tests in it are counted.
 pub(super) fn cargo(arguments: &[&str]) -> anyhow::Result<Counts> {
+    cargo_with(arguments, &[])
+}
+
+/// The same with these variables.
+pub(super) fn cargo_with(arguments: &[&str], variables: &[(&str, String)]) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
-    let ended = shown(cargo_command().args(arguments), &mut counts)?;
+    let variables = variables.iter().map(|(name, value)| (name, value));
+    let ended = shown(cargo_command().args(arguments).envs(variables), &mut counts)?;
     ensure!(ended, "cargo {} failed", arguments.join(" "));
     Ok(counts)
 }
