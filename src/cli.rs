@@ -21,6 +21,7 @@ mod serve;
 mod settings;
 mod status;
 mod unfinished;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +76,9 @@ enum Command {
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
     Session(Session),
+    /// The watch over one domain
+    #[command(hide = true)]
+    Watch(watch::Watch),
 }
 
 /// Move a running domain to another host
@@ -226,6 +230,7 @@ impl Args {
             // A check is a command like any other: what libxl complains of stands in what it prints.
             Command::Serve(serve) => (!serve.check).then_some(config.log.level),
             Command::Session(session) => Some(session.log),
+            Command::Watch(watch) => Some(watch.log),
             _ => None,
         }
     }
@@ -263,6 +268,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Peers(args) => pair::peers(&args, state_dir),
         Command::Unpair(args) => pair::unpair(&args, state_dir),
         Command::Check(check) => return check::run(&check, &config),
+        Command::Watch(watch) => watch::run(&watch, state_dir),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)

@@ -12,6 +12,7 @@ mod disposed;
 pub mod domain;
 pub mod error;
 mod handle;
+mod life;
 mod logdirty;
 mod logger;
 mod memory;

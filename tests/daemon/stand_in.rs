@@ -78,8 +78,12 @@ pub(crate) fn daemon(words: &[String]) -> ExitCode {
         command.arg(AS_SESSION);
         command
     };
-    let workers =
-        Workers { session: &session, recovery: &|_| Command::new("/bin/false"), policy: &|| Arc::clone(&policy) };
+    let workers = Workers {
+        session: &session,
+        recovery: &|_| Command::new("/bin/false"),
+        watcher: &|_| Command::new("/bin/false"),
+        policy: &|| Arc::clone(&policy),
+    };
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().expect("an address")]).expect("a listener");
     let config = Config { run_dir: dir.join("run"), state_dir: dir.join("state") };
     daemon::serve(listeners, &config, &workers, &stop).expect("served");
