@@ -11,6 +11,7 @@ pub(crate) mod domain;
 pub(crate) mod exit;
 mod here;
 mod history;
+mod life;
 mod list;
 mod log;
 mod migrate;
@@ -67,6 +68,10 @@ enum Command {
     Recover(recover::Recover),
     Shutdown(domain::Shutdown),
     Destroy(domain::Destroy),
+    Reboot(life::Reboot),
+    Pause(life::Pause),
+    Unpause(life::Unpause),
+    Rename(life::Rename),
     Serve(Serve),
     Config(config::Config),
     Pair(pair::Pair),
@@ -268,6 +273,10 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Peers(args) => pair::peers(&args, state_dir),
         Command::Unpair(args) => pair::unpair(&args, state_dir),
         Command::Check(check) => return check::run(&check, &config),
+        Command::Reboot(reboot) => life::reboot(&reboot, state_dir),
+        Command::Pause(pause) => life::pause(&pause, state_dir),
+        Command::Unpause(unpause) => life::unpause(&unpause, state_dir),
+        Command::Rename(rename) => life::rename(&rename, state_dir),
         Command::Watch(watch) => watch::run(&watch, state_dir),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
