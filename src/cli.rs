@@ -162,7 +162,9 @@ fn handover(text: &str) -> Result<Handover, String> {
 
 /// Receive domains from other hosts: the relocation daemon
 ///
-/// Runs in the foreground and logs on standard error. It also finishes, or takes back, migrations whose process has died. Ends on SIGTERM or SIGINT: sessions that have not reached their point
+/// Runs in the foreground and logs on standard error. It also finishes, or takes back, migrations whose process has died, and gives each domain
+/// that `bascule create` has started, or that came here, a process that acts when it reboots, crashes or powers off, as its configuration
+/// says; those processes stay when it ends. Ends on SIGTERM or SIGINT: sessions that have not reached their point
 /// of no return are given up, and the domain goes on at the source.
 ///
 /// What is not given here is as the configuration says. On SIGHUP that is read anew: who may connect, how many, and the bounds of waits

@@ -220,6 +220,11 @@ impl Watch<'_> {
         Ok(self.watcher.domains.look(watched.domid)?.filter(|info| info.domain.uuid == watched.uuid))
     }
 
+    /// The domain, unless somebody destroys it.
+    fn ended(&self) -> Result<Option<DomainInfo>, Error> {
+        Ok(self.domain()?.filter(|info| info.domain.state != RunState::Dying))
+    }
+
     fn await_end(&mut self, deadline: Instant) -> Result<Next, Error> {
         match self.watcher.domains.await_end(self.post.domid(), deadline)? {
             Some(_) => self.treat(),
@@ -231,16 +236,17 @@ impl Watch<'_> {
 
     /// The domain has ended, or had when it was looked at last.
     fn treat(&mut self) -> Result<Next, Error> {
-        let Some(DomainInfo { domain, shutdown, .. }) = self.domain()? else { return Ok(self.gone()) };
-        let Some(reason) = shutdown else { return Ok(Next::Runs) };
-        if domain.state == RunState::Dying {
-            return Ok(self.gone());
+        let Some(domain) = self.ended()? else { return Ok(self.gone()) };
+        if domain.shutdown.is_none() {
+            return Ok(Next::Runs);
         }
         self.ended_at.get_or_insert_with(Instant::now);
-        let _alone = match self.alone(&domain)? {
+        let _alone = match self.alone(&domain.domain)? {
             Ok(alone) => alone,
-            Err(hand) => return Ok(self.wait(&domain, hand)),
+            Err(hand) => return Ok(self.wait(&domain.domain, hand)),
         };
+        // Who destroys a domain does not want it started anew.
+        let Some(DomainInfo { domain, shutdown: Some(reason), .. }) = self.ended()? else { return Ok(Next::Look) };
         let config = self.watcher.domains.stored(domain.domid)?.with_name(&domain.name);
         match judge(reason, &Actions::of(config.value()), Hand::Ours) {
             Verdict::Wait => Ok(Next::Look),

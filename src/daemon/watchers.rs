@@ -24,13 +24,15 @@ pub(super) struct Watchers<'a> {
     duty: Option<Duty>,
     running: HashMap<DomId, Child>,
     not_before: HashMap<DomId, Instant>,
+    /// Why the records could not be read last.
+    complained: Option<String>,
     next_look: Instant,
 }
 
 impl<'a> Watchers<'a> {
     pub(super) fn new(run_dir: PathBuf, watcher: &'a dyn Fn(DomId) -> Command) -> Watchers<'a> {
         let (running, not_before) = (HashMap::new(), HashMap::new());
-        Watchers { run_dir, watcher, duty: None, running, not_before, next_look: Instant::now() }
+        Watchers { run_dir, watcher, duty: None, running, not_before, complained: None, next_look: Instant::now() }
     }
 
     /// Looks, if it is time to.
@@ -42,7 +44,15 @@ impl<'a> Watchers<'a> {
         self.reap();
         match self.unwatched() {
             Ok(domids) => domids.into_iter().for_each(|domid| self.give(domid)),
-            Err(error) => tracing::error!(error = %chain(&error), "the records of watched domains cannot be read"),
+            Err(error) => self.complain(chain(&error)),
+        }
+    }
+
+    /// Once for each reason: it looks every second.
+    fn complain(&mut self, why: String) {
+        if self.complained.as_ref() != Some(&why) {
+            tracing::error!(error = why, "the records of watched domains cannot be read: nobody will watch them");
+            self.complained = Some(why);
         }
     }
 
