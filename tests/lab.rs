@@ -2,6 +2,9 @@
 //!
 //! Each begins from a clean pair, and after each action exactly one copy runs, on the node where the roles say so.
 
+#[path = "domains/life.rs"]
+mod life;
+
 #[path = "relocation/authority.rs"]
 mod authority;
 #[path = "relocation/captured.rs"]
