@@ -387,7 +387,10 @@ fn an_interrupted_restart_is_gone_on_with_by_the_next() {
         host.treat(|watch| assert_eq!(watch.resume().unwrap(), Next::Over));
         assert!(host.done().is_empty());
     };
-    refused(&|host| Box::new(host.put(DomId(9), "vm", VM, None)));
+    refused(&|host| {
+        host.put(DomId(9), "vm", VM, None);
+        Box::new(())
+    });
     refused(&|host| Box::new(host.journal(Side::Incoming, [])));
     refused(&|host| Box::new(Record::open(host.run_dir(), Uuid::new_v4(), Side::Incoming, "vm", &[]).unwrap()));
 }

@@ -20,7 +20,7 @@ pub(crate) fn watchers_outlive_their_daemon() -> Tested {
     let mut first = Daemon::start(&setting)?;
     let run_dir = first.run_dir();
     announce(&run_dir, FIVE, Uuid::from_u128(5))?;
-    let watcher = Killed(wait("the domain is watched", || Ok(holder(&first)?))?);
+    let watcher = Killed(wait("the domain is watched", || holder(&first))?);
     ensure!(is_somebody_on_duty(&run_dir), "nobody is on duty");
 
     first.signal(Signal::SIGKILL)?;
