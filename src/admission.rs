@@ -56,6 +56,28 @@ impl fmt::Display for Side {
     }
 }
 
+/// What is done to a domain that is no migration, and must not meet one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Act {
+    /// It has shut down, and what its configuration says is done.
+    End,
+    /// It is started anew.
+    Restart,
+    /// A person's command changes it: its name, or whether it runs.
+    Command,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::End => "has shut down and is being destroyed or started anew",
+            Self::Restart => "is being started anew",
+            Self::Command => "is being changed by a command",
+        })
+    }
+}
+
 /// An open migration, as its record says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -63,12 +85,25 @@ pub struct Entry {
     pub id: Uuid,
     /// Which end of it this host is.
     pub side: Side,
+    /// What is done where it is no migration; then nothing else here but the name and the process says anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Act>,
     /// The domain's own name, without a suffix.
     pub name: String,
     /// The volumes of its disks.
     pub volumes: Vec<VolumeId>,
     /// The process that holds the record.
     pub pid: u32,
+}
+
+/// What a domain is in.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.act {
+            None => write!(f, "is in the open {} migration {} (process {})", self.side, self.id, self.pid),
+            Some(act) => write!(f, "{act} (process {}): try again when it has ended", self.pid),
+        }
+    }
 }
 
 /// The record of a migration that this process carries out. Dropping it takes it away.
@@ -91,10 +126,10 @@ pub enum Error {
         /// The other migration.
         held_by: Box<Entry>,
     },
-    /// Another migration has the domain.
-    #[error("Domain {} is in the open {} migration {} (process {})", held_by.name, held_by.side, held_by.id, held_by.pid)]
+    /// Another migration, or something else that is done to it, has the domain.
+    #[error("Domain {} {held_by}", held_by.name)]
     NameTaken {
-        /// The other migration.
+        /// The other.
         held_by: Box<Entry>,
     },
     /// Another process kept the directory locked.
@@ -129,17 +164,32 @@ impl Record {
     /// # Errors
     /// [`Error::VolumeTaken`] and [`Error::NameTaken`] when another open migration of this host has what this one needs.
     pub fn open(dir: &Path, id: Uuid, side: Side, name: &str, volumes: &[VolumeId]) -> Result<Self, Error> {
+        let (name, volumes) = (name.to_owned(), volumes.to_vec());
+        Self::publish(dir, Entry { id, side, act: None, name, volumes, pid: std::process::id() })
+    }
+
+    /// Stands under a domain's name while something is done to it that must not meet a migration. It keeps no volumes: for those, each start
+    /// asks DRBD.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`] when an open migration of this host, or another act, has the domain.
+    pub fn act(dir: &Path, act: Act, name: &str) -> Result<Self, Error> {
+        let (id, name) = (Uuid::new_v4(), name.to_owned());
+        let (side, volumes, pid) = (Side::Outgoing, Vec::new(), std::process::id());
+        Self::publish(dir, Entry { id, side, act: Some(act), name, volumes, pid })
+    }
+
+    fn publish(dir: &Path, entry: Entry) -> Result<Self, Error> {
         make_dir(dir)?;
         let _turn = lock_dir(dir)?;
-        let entry = Entry { id, side, name: name.to_owned(), volumes: volumes.to_vec(), pid: std::process::id() };
         for other in live_entries(dir, Stale::Remove)? {
             check_conflict(&entry, other)?;
         }
-        let door = match side {
-            Side::Incoming => Some(Door::open(&socket_path(dir, id))?),
+        let door = match entry.side {
+            Side::Incoming => Some(Door::open(&socket_path(dir, entry.id))?),
             Side::Outgoing => None,
         };
-        let path = record_path(dir, id);
+        let path = record_path(dir, entry.id);
         let lock = publish(&path, &entry)?;
         Ok(Self { entry, path, door, _lock: lock })
     }
@@ -220,7 +270,7 @@ pub fn lookup(dir: &Path, volume: &VolumeId) -> Result<Option<Ticket>, Error> {
 /// # Errors
 /// As for [`lookup`].
 pub fn open_migrations(dir: &Path) -> Result<Vec<Entry>, Error> {
-    live_entries(dir, Stale::Keep)
+    Ok(live_entries(dir, Stale::Keep)?.into_iter().filter(|entry| entry.act.is_none()).collect())
 }
 
 /// Removes the records whose process is gone. They count for nothing; this is for whoever looks.
@@ -326,7 +376,7 @@ fn publish(path: &Path, entry: &Entry) -> Result<Flock<File>, Error> {
 }
 
 /// Only root may look into the directory: who can write there decides what is attached.
-fn make_dir(dir: &Path) -> Result<(), Error> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error(dir))
 }
 

@@ -12,6 +12,7 @@ mod drbd;
 pub(crate) mod exit;
 mod here;
 mod history;
+mod life;
 mod list;
 mod log;
 mod migrate;
@@ -22,6 +23,7 @@ mod serve;
 mod settings;
 mod status;
 mod unfinished;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +69,10 @@ enum Command {
     Recover(recover::Recover),
     Shutdown(domain::Shutdown),
     Destroy(domain::Destroy),
+    Reboot(life::Reboot),
+    Pause(life::Pause),
+    Unpause(life::Unpause),
+    Rename(life::Rename),
     Serve(Serve),
     Config(config::Config),
     Pair(pair::Pair),
@@ -77,6 +83,9 @@ enum Command {
     /// One session of the daemon, its connection on standard input
     #[command(hide = true)]
     Session(Session),
+    /// The watch over one domain
+    #[command(hide = true)]
+    Watch(watch::Watch),
 }
 
 /// Move a running domain to another host
@@ -155,7 +164,9 @@ fn handover(text: &str) -> Result<Handover, String> {
 
 /// Receive domains from other hosts: the relocation daemon
 ///
-/// Runs in the foreground and logs on standard error. It also finishes, or takes back, migrations whose process has died. Ends on SIGTERM or SIGINT: sessions that have not reached their point
+/// Runs in the foreground and logs on standard error. It also finishes, or takes back, migrations whose process has died, and gives each domain
+/// that `bascule create` has started, or that came here, a process that acts when it reboots, crashes or powers off, as its configuration
+/// says; those processes stay when it ends. Ends on SIGTERM or SIGINT: sessions that have not reached their point
 /// of no return are given up, and the domain goes on at the source.
 ///
 /// What is not given here is as the configuration says. On SIGHUP that is read anew: who may connect, how many, and the bounds of waits
@@ -228,6 +239,7 @@ impl Args {
             // A check is a command like any other: what libxl complains of stands in what it prints.
             Command::Serve(serve) => (!serve.check).then_some(config.log.level),
             Command::Session(session) => Some(session.log),
+            Command::Watch(watch) => Some(watch.log),
             _ => None,
         }
     }
@@ -266,6 +278,11 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Unpair(args) => pair::unpair(&args, state_dir),
         Command::Drbd(drbd) => drbd::run(&drbd, state_dir),
         Command::Check(check) => return check::run(&check, &config),
+        Command::Reboot(reboot) => life::reboot(&reboot, state_dir),
+        Command::Pause(pause) => life::pause(&pause, state_dir),
+        Command::Unpause(unpause) => life::unpause(&unpause, state_dir),
+        Command::Rename(rename) => life::rename(&rename, state_dir),
+        Command::Watch(watch) => watch::run(&watch, state_dir),
         Command::Session(session) => serve::session(&session, config.state.dir),
     };
     exit::of(done)

@@ -5,7 +5,7 @@
 //! Whoever has not proved who it is is told nothing, has a few places ([`Limits`]) for a short time, and little of the log; it has a process
 //! of ours only when it has said something.
 //! The daemon also adopts orphans: a journal with work left and nobody who does it gets a process that recovers it, at start and whenever
-//! one appears.
+//! one appears. And it sees to it that each domain that we have started, or that came here, has a process that watches it ([`crate::watch`]).
 
 mod allow;
 pub mod check;
@@ -18,6 +18,7 @@ mod refusals;
 mod sessions;
 mod supervisor;
 mod sweep;
+mod watchers;
 mod worker;
 
 use std::io;
@@ -40,7 +41,9 @@ use self::sessions::Sessions;
 use self::supervisor::Supervisor;
 pub use self::supervisor::reload;
 use self::sweep::Broom;
+use self::watchers::Watchers;
 pub use self::worker::{NotAdmitted, Unauthenticated};
+use crate::ids::DomId;
 use crate::stream::Cancel;
 
 /// What the daemon is told.
@@ -67,6 +70,8 @@ pub struct Workers<'a> {
     pub session: &'a dyn Fn() -> Command,
     /// The recovery of one migration.
     pub recovery: &'a dyn Fn(Uuid) -> Command,
+    /// The watch over one domain. It is left alone when the daemon ends.
+    pub watcher: &'a dyn Fn(DomId) -> Command,
     /// Whom it lets in now; asked at each connection.
     pub policy: &'a dyn Fn() -> Arc<Policy>,
 }
@@ -113,12 +118,14 @@ pub const WORKERS_WAIT: Duration = Duration::from_secs(150);
 pub fn serve(mut listeners: Listeners, config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<(), Error> {
     let mut sessions = Sessions::new(workers);
     let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
+    let mut watchers = Watchers::new(config.run_dir.clone(), workers.watcher);
     let mut broom = Broom::new(config.run_dir.clone());
     let mut refusals = Refusals::default();
     let mut supervisor = Supervisor::ready(status(&sessions, &orphans));
     while !stop.requested() {
         broom.sweep();
         orphans.look();
+        watchers.look();
         wait(&listeners, &sessions)?;
         listeners.accept(&mut refusals, |refusals, stream, peer| sessions.consider(refusals, stream, peer));
         sessions.turn(&mut refusals);

@@ -32,6 +32,9 @@ pub mod config;
 pub mod daemon;
 pub mod firewall;
 
+// What becomes of a domain that shuts down.
+pub mod watch;
+
 // What it stands on: two traits, and who implements them.
 pub mod drbd;
 pub mod host;

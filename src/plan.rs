@@ -204,6 +204,11 @@ pub fn migrated_away_name(name: &str) -> String {
     format!("{name}--migratedaway")
 }
 
+/// Whether a domain of this name is a copy that arrives, or one that has been moved away: it belongs to a migration, ours or xl's.
+pub fn is_between_hosts(name: &str) -> bool {
+    name.ends_with("--incoming") || name.ends_with("--migratedaway")
+}
+
 #[derive(Deserialize)]
 struct RawConfig {
     c_info: RawCreate,

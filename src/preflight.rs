@@ -84,7 +84,7 @@ fn domain_findings(host: &Host<'_>, domain: &Domain, facts: &DomainFacts) -> Vec
         let found = format!("Domain {name} is {}", state_word(domain.state));
         findings.push(host.error("not-running", found, "A live migration needs the guest's help: let it run first"));
     }
-    if name.ends_with("--incoming") || name.ends_with("--migratedaway") {
+    if plan::is_between_hosts(name) {
         let found = format!("Domain {name} belongs to a migration that has not ended");
         findings.push(host.error("left-over", found, "Look at both hosts with bascule list before anything else"));
     }

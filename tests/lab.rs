@@ -2,14 +2,17 @@
 //!
 //! Each begins from a clean pair, and after each action exactly one copy runs, on the node where the roles say so.
 
+#[path = "domains/life.rs"]
+mod life;
+#[path = "domains/oracle.rs"]
+mod oracle;
+
 #[path = "relocation/authority.rs"]
 mod authority;
 #[path = "relocation/captured.rs"]
 mod captured;
 #[path = "relocation/fresh.rs"]
 mod fresh;
-#[path = "domains/oracle.rs"]
-mod oracle;
 #[path = "relocation/strangers.rs"]
 mod strangers;
 

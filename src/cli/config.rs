@@ -1,16 +1,17 @@
-//! `bascule config`: what is in force, the complete file, and the import of xend's.
+//! `bascule config`: what is in force, the complete file, the import of xend's; and the configuration of a domain.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use bascule::config::{Config as Settings, FILE_LEN_MAX, Origin, Shown, xend};
+use bascule::xen::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::exit::Error;
 
-/// Show the configuration, print a complete file, or import xend's
+/// Show the configuration, print a complete file, or import xend's; or show a domain's
 #[derive(Debug, Args)]
 pub(crate) struct Config {
     #[command(subcommand)]
@@ -35,6 +36,13 @@ enum What {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Print the configuration that libxl has stored of a domain, as JSON, with what was changed since it was started
+    ///
+    /// What it is started from anew when it reboots, and what a migration takes along. Passwords of its displays stand in it.
+    Domain {
+        /// The domain, by name or number
+        domain: String,
+    },
 }
 
 impl Config {
@@ -50,6 +58,7 @@ pub(crate) fn run(args: &Config, settings: &Settings) -> Result<(), Error> {
         What::Show { json } => show(&settings.shown(), *json),
         What::Default => out!("{}", Settings::default().to_toml().trim_end()),
         What::Import { file, output } => import(file, output.as_deref())?,
+        What::Domain { domain } => show_domain(domain)?,
     }
     Ok(())
 }
@@ -70,6 +79,13 @@ fn show(settings: &[Shown], as_json: bool) {
         let pad = width.unwrap_or(0).saturating_sub(key.len() + toml.len());
         out!("{key} = {toml}{:pad$}  # {origin}", "");
     }
+}
+
+fn show_domain(name: &str) -> Result<(), Error> {
+    let context = Context::open()?;
+    let domid = context.find(name)?.domain.domid;
+    out!("{:#}", context.retrieve(domid)?.value());
+    Ok(())
 }
 
 fn in_json(Shown { table, key, json: value, origin, .. }: &Shown) -> serde_json::Value {

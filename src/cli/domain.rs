@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bascule::domcfg;
 use bascule::ids::DomId;
+use bascule::migrate::chain;
+use bascule::toolstack::RunState;
 use bascule::xen::domain::{Ended, ShutdownReason};
 use bascule::xen::{Context, DomainConfig};
+use bascule::{domcfg, host, watch};
 use clap::Args;
 
 use super::ConfigFile;
@@ -50,10 +52,14 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
     }
     let context = Context::open()?;
     let domid = context.create(&config)?;
+    let watched = put_in_charge(&context, domid);
     if !args.paused {
         context.unpause(domid)?;
     }
     out!("{} is domain {domid}", config.name());
+    if let Err(why) = watched {
+        out!("Nobody will start it anew when it reboots or crashes: {why}");
+    }
     Ok(())
 }
 
@@ -70,6 +76,21 @@ fn print(config: DomainConfig) -> Result<(), Error> {
     };
     out!("{}", serde_json::to_string_pretty(config.value())?);
     Ok(())
+}
+
+/// Before it runs, so that there is no moment in which it could end unseen.
+fn put_in_charge(context: &Context, domid: DomId) -> Result<(), String> {
+    let run_dir = Path::new(host::RUN_DIR);
+    let uuid = match context.info(domid) {
+        Ok(Some(info)) => info.domain.uuid,
+        Ok(None) => return Err("it is gone already".into()),
+        Err(error) => return Err(chain(&error)),
+    };
+    watch::announce(run_dir, domid, uuid).map_err(|error| chain(&error))?;
+    match watch::is_somebody_on_duty(run_dir) {
+        true => Ok(()),
+        false => Err("the daemon does not run. It sees to that from the moment it is started: bascule serve".into()),
+    }
 }
 
 /// Ask a domain to shut down
@@ -96,7 +117,7 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     match context.wait_shutdown(domid, deadline)? {
         Some(Ended::Shutdown(reason)) => {
-            context.destroy(domid)?;
+            clean_up(&context, domid, &args.domain)?;
             match reason {
                 ShutdownReason::Crash | ShutdownReason::Watchdog => {
                     Err(format!("{} crashed instead of shutting down", args.domain).into())
@@ -110,6 +131,29 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
         }
     }
 }
+
+/// What is left of it is its watcher's where it has one: that does what the configuration says.
+fn clean_up(context: &Context, domid: DomId, name: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + CLEAN_UP_WAIT;
+    while watch::is_watched(Path::new(host::RUN_DIR), domid) {
+        match context.state(domid)? {
+            None | Some(RunState::Dying) => return Ok(()),
+            Some(_) if Instant::now() >= deadline => {
+                return Err(format!("{name} has shut down, and is still there: bascule destroy {name}").into());
+            }
+            Some(_) => std::thread::sleep(CLEAN_UP_INTERVAL),
+        }
+    }
+    match context.state(domid)? {
+        None | Some(RunState::Dying) => Ok(()),
+        Some(_) => Ok(context.destroy(domid)?),
+    }
+}
+
+/// How long a watcher may take to destroy a domain: each device's hotplug program has 40 s.
+const CLEAN_UP_WAIT: Duration = Duration::from_secs(120);
+/// Between two looks at what it has done.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// End a domain at once, as if its power were cut
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ use bascule::config::{Config, Count, Guests, Relocation, Security, State};
 use bascule::daemon::{self, Listeners, NotAdmitted, Unauthenticated, Workers};
 use bascule::fault::Faults;
 use bascule::host;
+use bascule::ids::DomId;
 use bascule::migrate::chain;
 use bascule::pair::{self, Offer};
 use bascule::protocol::Failed;
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Serve, config: Config, source: &Source) -> Result<(), E
     let workers = Workers {
         session: &|| session_command(program, &daemon.state_dir, &live.config(), args),
         recovery: &|id| recovery_command(program, &daemon.state_dir, &live.config(), id),
+        watcher: &|domid| watcher_command(program, &daemon.state_dir, &live.config(), domid),
         policy: &|| live.policy(),
     };
     Ok(daemon::serve(listeners, &daemon, &workers, &stop)?)
@@ -76,6 +78,15 @@ fn recovery_command(program: &Path, state_dir: &Path, config: &Config, id: Uuid)
     command.arg("--state-dir").arg(state_dir).arg("recover").arg("--adopt").arg(id.to_string()).stdin(Stdio::null());
     command.args(bounds(config.timeouts.source.each()));
     command.args(secured::options(&config.security));
+    command
+}
+
+/// And a watcher, which outlives the daemon and whatever it is told later.
+fn watcher_command(program: &Path, state_dir: &Path, config: &Config, domid: DomId) -> Command {
+    let mut command = Command::new(program);
+    command.arg0("bascule").stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg("--state-dir").arg(state_dir).arg("watch").arg(domid.to_string());
+    command.arg(format!("--log={}", config.log.level.name()));
     command
 }
 

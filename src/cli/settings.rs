@@ -23,7 +23,8 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(args: &Args) -> Source {
         let needs_file = match &args.command {
-            Command::Create(_) | Command::Shutdown(_) | Command::Destroy(_) | Command::Session(_) => false,
+            Command::Create(_) | Command::Shutdown(_) | Command::Destroy(_) => false,
+            Command::Session(_) | Command::Watch(_) => false,
             Command::Recover(recover) => !recover.is_adoption(),
             Command::Config(config) => config.needs_file(),
             _ => true,

@@ -14,6 +14,7 @@ use crate::journal::{self, Head, Sample};
 use crate::migrate::chain;
 use crate::plan;
 use crate::toolstack::{Domain, Error, RunState};
+use crate::watch;
 
 /// The destination's copy.
 #[derive(Clone, Copy, Debug)]
@@ -81,10 +82,18 @@ impl Arriving<'_> {
         if copy.name != self.head.name {
             self.host.toolstack.rename(copy.domid, &copy.name, &self.head.name)?;
         }
+        self.put_in_charge(copy.domid);
         if copy.state == RunState::Paused {
             self.host.toolstack.unpause(copy.domid)?;
         }
         Ok(copy.domid)
+    }
+
+    /// Before it runs, so that there is no moment in which it could end unseen.
+    fn put_in_charge(&self, domid: DomId) {
+        if let Err(error) = watch::announce(self.host.run_dir, domid, self.head.uuid) {
+            tracing::error!(error = %chain(&error), "nobody will act when the domain reboots or crashes");
+        }
     }
 
     /// The copy goes, and its volumes are Secondary again.

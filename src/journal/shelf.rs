@@ -72,6 +72,21 @@ pub fn open_for(dir: &Path, volume: &VolumeId) -> Result<Option<Story>, Error> {
     Ok(None)
 }
 
+/// Whether an unfinished journal, held or not, keeps the domain of this UUID from everybody but its migration. What a damaged one says up
+/// to the damage counts.
+///
+/// # Errors
+/// A journal whose head cannot be read: it must not be taken for permission.
+pub fn keeps_domain(dir: &Path, uuid: Uuid) -> Result<bool, Error> {
+    for (_, path) in journals_in(dir)? {
+        let scan = scan::look(&path)?.map(|(scan, _)| scan);
+        if scan.is_some_and(|scan| scan.is_open() && scan.story.head.uuid == uuid && scan.story.keeps_domain()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// All journals, finished ones included, oldest first; a missing directory has none.
 ///
 /// # Errors

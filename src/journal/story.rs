@@ -130,6 +130,13 @@ impl Story {
         }
     }
 
+    /// Whether nobody else may touch the domain here. It is its host's own again when the migration is over, and at the destination from the
+    /// moment that it has run there: what is left to do then is done to the volumes' connection.
+    #[must_use]
+    pub fn keeps_domain(&self) -> bool {
+        !matches!(self.stage(), Stage::Started | Stage::Done(_))
+    }
+
     /// Whether one of the domain's disks lies on this volume.
     #[must_use]
     pub fn names(&self, volume: &VolumeId) -> bool {

@@ -290,7 +290,7 @@ impl Context {
     }
 
     /// A function that takes a domain and nothing else, and has ended when it returns.
-    fn simple(
+    pub(super) fn simple(
         &self,
         function: &'static str,
         domid: DomId,

@@ -13,6 +13,7 @@ mod disposed;
 pub mod domain;
 pub mod error;
 mod handle;
+mod life;
 mod logdirty;
 mod logger;
 mod memory;

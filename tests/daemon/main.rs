@@ -9,6 +9,7 @@ mod programs;
 mod stand_in;
 mod strangers;
 mod systemd;
+mod watchers;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some(stand_in::AS_SESSION) => return stand_in::session(),
+        Some(stand_in::AS_WATCHER) => return stand_in::watcher(&words[1..]),
         Some(stand_in::AS_DAEMON) => return stand_in::daemon(&words[1..]),
         _ => {}
     }
@@ -50,6 +52,7 @@ fn tests() -> Vec<Trial> {
         test("a_worker_has_no_xen_before_its_peer_is_known", programs::a_worker_has_no_xen_before_its_peer_is_known),
         test("a_session_by_hand_is_refused", programs::a_session_by_hand_is_refused),
         test("serve_check_says_what_is_missing", programs::serve_check_says_what_is_missing),
+        test("watchers_outlive_their_daemon", watchers::watchers_outlive_their_daemon),
         test("systemd_hears_of_start_status_and_end", systemd::hears_of_start_status_and_end),
         test("systemd_hears_of_a_reload", systemd::hears_of_a_reload),
         test("systemd_gives_the_socket", systemd::gives_the_socket),

@@ -4,12 +4,14 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use procfs::process::Process;
+use tempfile::TempDir;
 
 use crate::client::SOON;
 use crate::stand_in::Setting;
@@ -20,7 +22,7 @@ pub(crate) struct Daemon {
     child: Child,
     pub(crate) address: SocketAddr,
     log: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: Rc<TempDir>,
 }
 
 /// What it uses.
@@ -37,15 +39,28 @@ impl Daemon {
 
     /// Starts it, with whatever else `adjust` gives to its command.
     pub(crate) fn start_with(setting: &Setting, adjust: impl FnOnce(&mut Command)) -> anyhow::Result<Daemon> {
-        let dir = tempfile::tempdir()?;
+        Daemon::start_in(setting, Rc::new(tempfile::tempdir()?), adjust)
+    }
+
+    /// Starts another where this one was, with its directories.
+    pub(crate) fn successor(&self, setting: &Setting) -> anyhow::Result<Daemon> {
+        Daemon::start_in(setting, Rc::clone(&self.dir), |_| {})
+    }
+
+    fn start_in(setting: &Setting, dir: Rc<TempDir>, adjust: impl FnOnce(&mut Command)) -> anyhow::Result<Daemon> {
         let log = dir.path().join("log");
         let mut command = Command::new(std::env::current_exe()?);
         command.args(setting.words(dir.path())).stdin(Stdio::null()).stderr(File::create(&log)?);
         adjust(&mut command);
         let child = command.spawn()?;
-        let mut daemon = Daemon { child, address: ([127, 0, 0, 1], 0).into(), log, _dir: dir };
+        let mut daemon = Daemon { child, address: ([127, 0, 0, 1], 0).into(), log, dir };
         daemon.address = wait("the daemon listens", || daemon.listens_at())?;
         Ok(daemon)
+    }
+
+    /// Where the records are.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
     }
 
     fn listens_at(&self) -> anyhow::Result<Option<SocketAddr>> {

@@ -1,20 +1,24 @@
 //! The daemon's process, and the stand-in for its workers.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bascule::daemon::{self, Allow, Config, Limits, Listeners, NotAdmitted, Policy, Unauthenticated, Workers};
+use bascule::ids::DomId;
 use bascule::stream::Cancel;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
 pub(crate) const AS_SESSION: &str = "as-session";
+pub(crate) const AS_WATCHER: &str = "as-watcher";
 pub(crate) const AS_DAEMON: &str = "as-daemon";
 
 /// What a peer says to prove that it is NAME.
@@ -78,12 +82,35 @@ pub(crate) fn daemon(words: &[String]) -> ExitCode {
         command.arg(AS_SESSION);
         command
     };
-    let workers =
-        Workers { session: &session, recovery: &|_| Command::new("/bin/false"), policy: &|| Arc::clone(&policy) };
+    let watcher = |domid: DomId| {
+        let mut command = Command::new(&program);
+        command.arg(AS_WATCHER).arg(record(&dir.join("run"), domid));
+        command
+    };
+    let workers = Workers {
+        session: &session,
+        recovery: &|_| Command::new("/bin/false"),
+        watcher: &watcher,
+        policy: &|| Arc::clone(&policy),
+    };
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().expect("an address")]).expect("a listener");
     let config = Config { run_dir: dir.join("run"), state_dir: dir.join("state") };
     daemon::serve(listeners, &config, &workers, &stop).expect("served");
     ExitCode::SUCCESS
+}
+
+/// A watched domain's record.
+pub(crate) fn record(run_dir: &Path, domid: DomId) -> PathBuf {
+    run_dir.join(format!("watch-{domid}.json"))
+}
+
+/// Holds the record until it is killed.
+pub(crate) fn watcher(words: &[String]) -> ExitCode {
+    let file = File::open(&words[0]).expect("a record");
+    let _held = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("nobody else holds it");
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Believes who says that it is somebody, and then answers each line, until it is told to abort.

@@ -107,7 +107,8 @@ fn what_lies_elsewhere_than_the_files_say_is_told() {
         change(&mut now);
         look(&files(""), &[now], &[])
     };
-    let rows: [(fn(&mut Now), &str); 7] = [
+    type Row = (fn(&mut Now), &'static str);
+    let rows: [Row; 7] = [
         (|now| now.connections.clear(), "not-connected"),
         (|now| now.connections[0].peers = "10.0.0.3:7788".parse().ok(), "address-differs"),
         (|now| now.volumes.clear(), "volume-down"),
