@@ -25,6 +25,9 @@ const LOG: &str = "/var/log/bascule.log";
 const DAEMON: &str = "/run/lab-daemon";
 /// Whether it runs, and `pid`, in the shell's own words: a search among all processes takes a second under emulation.
 const SERVES: &str = "serves() { read -r pid </run/lab-daemon && read -r name <\"/proc/$pid/comm\" && [ \"$name\" = bascule ]; } 2>/dev/null";
+/// No migration has a record or an unfinished journal.
+const NO_MIGRATION: &str =
+    "shopt -s nullglob; open=(/var/lib/bascule/*.journal /run/bascule/migration-*); (( ${#open[@]} == 0 ))";
 /// Whether anybody listens on port 8002 (1F42), by the kernel's tables.
 const LISTENS: &str = "listens() { for table in /proc/net/tcp /proc/net/tcp6; do while read -r _ at _ state _; do \
     [[ $at == *:1F42 && $state == 0A ]] && return; done <$table; done; return 1; }";
@@ -105,6 +108,12 @@ impl Pair {
 
     fn reset_with(&self, settings: &str) -> anyhow::Result<()> {
         self.on_both(|node| {
+            // A test that failed may have left a migration that stands at a step; it goes on, or its daemon ends it.
+            node.ok("rm -f /run/bascule/fault-*")?;
+            self.serve(node.nr())
+        })?;
+        self.on_both(|node| {
+            node.until("no migration is open", NO_MIGRATION, LIMIT)?;
             for (name, _) in domains(node)? {
                 node.ok_for(&format!("bascule destroy {name}"), LIMIT)?;
             }
@@ -113,7 +122,6 @@ impl Pair {
         self.on_both(|node| {
             node.until("no domain is left", "! xl list | tail -n +3 | grep -qv '^(null)'", LIMIT)?;
             node.ok_for("drbdadm secondary all; drbdadm adjust all", LIMIT)?;
-            self.serve(node.nr())?;
             match node.run(&format!("cat {FILE}"))?.stdout == format!("{CONFIGURATION}{settings}") {
                 true => Ok(()),
                 false => self.configure(node.nr(), settings),
@@ -371,14 +379,17 @@ struct Sight {
     records: usize,
 }
 
+/// Between what two commands print.
+const NEXT: &str = "== next ==";
+
 impl Sight {
     fn of(node: &Node, guest: Guest) -> anyhow::Result<Self> {
         let shown = node.ok(&format!(
-            "set -e; xl list; echo ---; cat /proc/drbd; echo ---; drbdsetup show {} --show-defaults | grep allow-two-primaries; echo ---; \
+            "set -e; xl list; echo {NEXT}; cat /proc/drbd; echo {NEXT}; drbdsetup show {} --show-defaults | grep allow-two-primaries; echo {NEXT}; \
              shopt -s nullglob; records=(/run/bascule/migration-*); echo ${{#records[@]}}",
             guest.resource
         ))?;
-        let parts: Vec<&str> = shown.split("---\n").collect();
+        let parts: Vec<&str> = shown.split(NEXT).collect();
         let [list, drbd, two_primaries, records] = parts.as_slice() else { bail!("{}: {shown}", node.name()) };
         Ok(Self {
             domains: domains_in(list),
