@@ -17,7 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use bascule_lab::unpacked;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -92,34 +93,7 @@ pub(crate) fn path_with_drbdadm() -> Result<String> {
 
 /// A Debian package, unpacked into the cache and not installed.
 fn package(name: &str) -> Result<PathBuf> {
-    let version = candidate(name)?;
-    let cache = cache()?;
-    let root = cache.join(format!("{name}-{}", version.replace([':', '/'], "_")));
-    if root.exists() {
-        return Ok(root);
-    }
-    say(&format!("uml: fetching {name} {version}"));
-    // Unpacked beside its place and then renamed: what stands there is always whole.
-    let part = cache.join(format!("{name}-part-{}", std::process::id()));
-    fs::create_dir_all(&part)?;
-    let unpacked = download(name, &version, &part).and_then(|()| Ok(fs::rename(part.join("root"), &root)?));
-    drop(fs::remove_dir_all(&part));
-    match unpacked {
-        Err(_) if root.exists() => Ok(root), // another run was faster
-        unpacked => unpacked.map(|()| root),
-    }
-}
-
-/// The version that apt would install.
-fn candidate(name: &str) -> Result<String> {
-    let output =
-        Command::new("apt-cache").args(["policy", name]).env("LC_ALL", "C").output().context("cannot run apt-cache")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
-    match version {
-        Some(version) if version != "(none)" => Ok(version.to_owned()),
-        _ => bail!("apt knows no package {name}: run apt-get update"),
-    }
+    unpacked(name, &cache()?, say)
 }
 
 fn cache() -> Result<PathBuf> {
@@ -130,18 +104,6 @@ fn cache() -> Result<PathBuf> {
     let cache = base.join("bascule/uml");
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     Ok(cache)
-}
-
-fn download(name: &str, version: &str, into: &Path) -> Result<()> {
-    // As root apt would download as another user, who may not write here.
-    let sandbox = "APT::Sandbox::User=root";
-    check(
-        Command::new("apt-get")
-            .args(["-qq", "-o", sandbox, "download", &format!("{name}={version}")])
-            .current_dir(into),
-    )?;
-    let archive = only_entry(into)?;
-    check(Command::new("dpkg").arg("-x").arg(archive).arg(into.join("root")))
 }
 
 /// What runs inside.
@@ -296,10 +258,4 @@ fn only_entry(directory: &Path) -> Result<PathBuf> {
     let mut entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let entry = entries.next().with_context(|| format!("{} is empty", directory.display()))??;
     Ok(entry.path())
-}
-
-fn check(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
 }

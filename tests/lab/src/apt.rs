@@ -1,5 +1,6 @@
 //! The machine's own apt sources: which of them are Debian's, which versions they offer, single packages from them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +58,43 @@ pub(crate) fn download(package: &str, dir: &Path) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("apt-get download of {package} left no file in {}", dir.display())
+}
+
+/// A package's files, without installing it. They stay in `cache`, by version.
+///
+/// # Errors
+/// The machine's apt sources do not have it, or it cannot be unpacked.
+pub fn unpacked(package: &str, cache: &Path, say: fn(&str)) -> anyhow::Result<PathBuf> {
+    let unpack = || {
+        let found = candidates(&[package])?;
+        let version = &found.first().context("apt names no version")?.version;
+        unpack_version(package, version, cache, say)
+    };
+    unpack().or_else(|_| {
+        // The archive may have a newer version than the machine's lists, and no longer the one that they name.
+        host::update_package_lists()?;
+        unpack()
+    })
+}
+
+fn unpack_version(package: &str, version: &str, cache: &Path, say: fn(&str)) -> anyhow::Result<PathBuf> {
+    let root = cache.join(format!("{package}-{}", version.replace([':', '/'], "_")));
+    if root.exists() {
+        return Ok(root);
+    }
+    say(&format!("fetching {package} {version}"));
+    // Unpacked beside its place and then renamed: what stands there is always whole.
+    let part = cache.join(format!("{package}-part-{}", std::process::id()));
+    fs::create_dir_all(&part)?;
+    let done = download(&format!("{package}={version}"), &part).and_then(|archive| {
+        run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(part.join("root")))?;
+        Ok(fs::rename(part.join("root"), &root)?)
+    });
+    drop(fs::remove_dir_all(&part));
+    match done {
+        Err(_) if root.exists() => Ok(root), // another run was faster
+        done => done.map(|()| root),
+    }
 }
 
 /// apt's own settings for proxies and certificates, for an apt that works on another root.

@@ -34,6 +34,7 @@ pub mod pair;
 
 mod command;
 
+pub use apt::unpacked;
 pub use host::{ensure_packages, ensure_supported};
 pub use keeper::run as run_keeper;
 pub use lab::{Lab, Options, Status};
