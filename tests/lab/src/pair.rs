@@ -2,6 +2,9 @@
 //!
 //! What is asserted here is read from Xen's and DRBD's own tools and files (`xl list`, `/proc/drbd`, `drbdsetup events2`), not from ours.
 
+mod events;
+mod sight;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +12,11 @@ use anyhow::{Context, bail, ensure};
 
 use crate::lab::Lab;
 use crate::lan::monotonic_now;
-use crate::node::{Node, Output, Spawned};
+use crate::node::{Node, Output};
+
+pub use events::{RoleWatch, Seen};
+pub use sight::{Roles, domains};
+use sight::{Sight, roles_of, runs};
 
 /// How long a migration may take on a machine that is far too busy.
 pub const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
@@ -54,15 +61,6 @@ impl Guest {
     pub fn file(&self) -> String {
         format!("/etc/xen/{}.cfg", self.name)
     }
-}
-
-/// What DRBD says of one minor on one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roles {
-    /// This node's role.
-    pub here: String,
-    /// The peer's role.
-    pub peer: String,
 }
 
 /// The two nodes.
@@ -353,135 +351,6 @@ impl Pair {
         }
         node.ok_for(&format!("drbdadm secondary {}", guest.resource), LIMIT).map(drop)
     }
-
-    /// Follows DRBD's events on both nodes until [`RoleWatch::end`].
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn watch_roles(&self) -> anyhow::Result<RoleWatch<'_>> {
-        let start = |node: &Node| node.spawn(&format!("exec drbdsetup events2 all >{EVENTS}"));
-        let watch = RoleWatch { pair: self, watchers: [start(self.node(1))?, start(self.node(2))?] };
-        for node in self.lab.nodes() {
-            node.until("DRBD's events are followed", &format!("[[ $(<{EVENTS}) == *'exists -'* ]]"), LIMIT)?;
-        }
-        Ok(watch)
-    }
-}
-
-/// What one node shows of a guest, all by one command.
-#[derive(Debug)]
-struct Sight {
-    domains: Vec<(String, String)>,
-    roles: Vec<Roles>,
-    /// The setting of allow-two-primaries as drbdsetup shows it.
-    two_primaries: String,
-    /// Records of migrations.
-    records: usize,
-}
-
-/// Between what two commands print.
-const NEXT: &str = "== next ==";
-
-impl Sight {
-    fn of(node: &Node, guest: Guest) -> anyhow::Result<Self> {
-        let shown = node.ok(&format!(
-            "set -e; xl list; echo {NEXT}; cat /proc/drbd; echo {NEXT}; drbdsetup show {} --show-defaults | grep allow-two-primaries; echo {NEXT}; \
-             shopt -s nullglob; records=(/run/bascule/migration-*); echo ${{#records[@]}}",
-            guest.resource
-        ))?;
-        let parts: Vec<&str> = shown.split(NEXT).collect();
-        let [list, drbd, two_primaries, records] = parts.as_slice() else { bail!("{}: {shown}", node.name()) };
-        Ok(Self {
-            domains: domains_in(list),
-            roles: guest.minors.iter().map(|minor| roles_of(drbd, *minor)).collect::<Result<_, _>>()?,
-            two_primaries: (*two_primaries).to_owned(),
-            records: records.trim().parse()?,
-        })
-    }
-}
-
-const EVENTS: &str = "/run/lab-events";
-
-/// DRBD's events as both nodes see them.
-#[derive(Debug)]
-pub struct RoleWatch<'a> {
-    pair: &'a Pair,
-    watchers: [Spawned; 2],
-}
-
-/// What the events showed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// How often a node became Primary.
-    pub promotions: usize,
-    /// How often a node saw itself and its peer Primary at once, as `NODE: EVENT`.
-    pub two_primaries: Vec<String>,
-}
-
-impl RoleWatch<'_> {
-    /// Ends it and says what was seen of one resource.
-    ///
-    /// # Errors
-    /// The events cannot be read.
-    pub fn end(self, resource: &str) -> anyhow::Result<Seen> {
-        let mut seen = Seen::default();
-        for (node, watcher) in self.pair.lab.nodes().iter().zip(self.watchers) {
-            watcher.signal("TERM")?;
-            watcher.wait(LIMIT)?;
-            let events = node.ok(&format!("cat {EVENTS}"))?;
-            ensure!(events.contains("exists -"), "{}: no events: {events}", node.name());
-            seen.read(&node.name(), resource, &events);
-        }
-        Ok(seen)
-    }
-}
-
-impl Seen {
-    /// `change resource name:r0 role:Primary …` is the node's own role, `change connection name:r0 … role:Primary` its peer's.
-    fn read(&mut self, node: &str, resource: &str, events: &str) {
-        let (mut own, mut peer) = (false, false);
-        let name = format!("name:{resource}");
-        for line in events.lines().filter(|line| line.split(' ').any(|word| word == name)) {
-            let Some(role) = line.split(' ').find_map(|word| word.strip_prefix("role:")) else { continue };
-            let slot = if line.contains(" resource ") { &mut own } else { &mut peer };
-            let primary = role == "Primary";
-            self.promotions += usize::from(primary && !*slot && line.starts_with("change resource"));
-            *slot = primary;
-            if own && peer {
-                self.two_primaries.push(format!("{node}: {line}"));
-            }
-        }
-    }
-}
-
-/// The domains of a node but dom0, each with `xl list`'s letters. What is left of one that was destroyed has no name any more: it goes
-/// when the last of its pages is let go, a dead TCP connection of DRBD's may hold some for minutes.
-///
-/// # Errors
-/// `xl` fails.
-pub fn domains(node: &Node) -> anyhow::Result<Vec<(String, String)>> {
-    Ok(domains_in(&node.ok("xl list")?))
-}
-
-fn domains_in(list: &str) -> Vec<(String, String)> {
-    let rows = list.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row.len() >= 6 && row[0] != "Domain-0" && row[0] != "(null)")
-        .map(|row| (row[0].to_owned(), row[4].to_owned()))
-        .collect()
-}
-
-/// Whether these letters are of a domain that is neither paused nor shut down.
-fn runs(letters: &str) -> bool {
-    !letters.contains(['p', 's', 'c', 'd'])
-}
-
-fn roles_of(proc: &str, minor: u32) -> anyhow::Result<Roles> {
-    let start = format!("{minor}: cs:");
-    let line = proc.lines().find(|line| line.trim_start().starts_with(&start));
-    let roles = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix("ro:")));
-    let (here, peer) =
-        roles.and_then(|roles| roles.split_once('/')).with_context(|| format!("minor {minor} in {proc}"))?;
-    Ok(Roles { here: here.to_owned(), peer: peer.to_owned() })
 }
 
 fn wait(what: &str, done: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
@@ -493,30 +362,4 @@ fn wait(what: &str, done: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<(
         thread::sleep(POLL);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_primaries_are_seen_in_drbds_events() {
-        let events = "exists resource name:r0 role:Secondary suspended:no\n\
-                      exists connection name:r0 peer-node-id:0 conn-name:peer connection:Connected role:Primary\n\
-                      exists -\n\
-                      change resource name:r0 role:Primary suspended:no\n\
-                      change connection name:r0 peer-node-id:0 conn-name:peer role:Secondary\n\
-                      change resource name:r1 role:Primary suspended:no\n";
-        let mut seen = Seen::default();
-        seen.read("node1", "r0", events);
-        assert_eq!(seen.promotions, 1);
-        assert_eq!(seen.two_primaries, ["node1: change resource name:r0 role:Primary suspended:no"]);
-    }
-
-    #[test]
-    fn roles_are_read_from_proc_drbd() {
-        let proc = "version: 8.4.11 (api:1/proto:86-101)\n\n 1: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----\n";
-        assert_eq!(roles_of(proc, 1).expect("roles"), Roles { here: "Primary".into(), peer: "Secondary".into() });
-        assert!(roles_of(proc, 0).is_err());
-    }
 }
