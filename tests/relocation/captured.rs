@@ -28,11 +28,9 @@ fn configure(pair: &Pair, security: &str) -> anyhow::Result<()> {
 fn no_page_of_the_memory_crosses_the_link_in_clear() {
     on_the_encrypted_pair("captured", |pair| {
         pair.create(VM0, 1)?;
-        for (from, security, words) in [
-            (1, "kernel-tls = true", "TLS 1.3, in the kernel"),
-            (2, "kernel-tls = true", "TLS 1.3, in the kernel"),
-            (1, "kernel-tls = false", "TLS 1.3, relayed"),
-        ] {
+        for (from, security, words) in
+            [(1, "kernel-tls = true", "TLS 1.3, in the kernel"), (2, "kernel-tls = false", "TLS 1.3, relayed")]
+        {
             configure(pair, security)?;
             let (output, seen) = watched(pair, from)?;
             ensure!(text(&output).contains(words), "no {words:?} in: {}", text(&output));
@@ -40,13 +38,13 @@ fn no_page_of_the_memory_crosses_the_link_in_clear() {
         }
         // What is looked for is there, when both let it be; and that is said.
         configure(pair, "in-clear = ['10.99.0.0/24']")?;
-        let (output, seen) = watched(pair, 2)?;
+        let (output, seen) = watched(pair, 1)?;
         ensure!(text(&output).contains("in clear, and nobody proves who he is"), "{}", text(&output));
         ensure!(seen >= PAGES_MIN, "only {seen} pages were found where all are in clear");
         // One alone cannot let it.
-        pair.configure(2, "")?;
-        let refused = pair.migrate(VM0, 1, "")?;
+        pair.configure(1, "")?;
+        let refused = pair.migrate(VM0, 2, "")?;
         ensure!(!refused.success() && text(&refused).contains("vm0 was not touched"), "{}", text(&refused));
-        pair.check(VM0, 1)
+        pair.check(VM0, 2)
     });
 }

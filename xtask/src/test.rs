@@ -126,8 +126,11 @@ fn run_lab_tests(arguments: &Arguments, until: Option<Instant>) -> anyhow::Resul
         variables.push(("BASCULE_SOAK", count.to_string()));
         return faults(&variables, "soak");
     }
-    let mut counts = Program::of("lab")?.run(&variables, &arguments.filters, until)?;
-    if arguments.filters.is_empty() && arguments.faults != "none" {
+    let faults_follow = arguments.filters.is_empty() && arguments.faults != "none";
+    let share = if faults_follow { SHARE_OF_FAULTS } else { Duration::ZERO };
+    let until_faults = until.and_then(|until| until.checked_sub(share));
+    let mut counts = Program::of("lab")?.run(&variables, &arguments.filters, until_faults)?;
+    if faults_follow {
         variables.push(("BASCULE_FAULTS", arguments.faults.clone()));
         variables.extend(arguments.part.clone().map(|part| ("BASCULE_PART", part)));
         variables.extend(until.map(|until| ("BASCULE_UNTIL", unix_seconds(until).to_string())));
@@ -135,6 +138,9 @@ fn run_lab_tests(arguments: &Arguments, until: Option<Instant>) -> anyhow::Resul
     }
     Ok(counts)
 }
+
+/// What the fault matrix has of the time of `--within`, however long the tests before it take.
+const SHARE_OF_FAULTS: Duration = Duration::from_secs(12 * 60);
 
 /// The same moment for another process.
 fn unix_seconds(until: Instant) -> u64 {
