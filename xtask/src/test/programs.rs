@@ -63,9 +63,10 @@ impl Program {
         filters: &[String],
         until: Option<Instant>,
     ) -> anyhow::Result<Counts> {
-        let (mut counts, mut failed) = (Counts::default(), Vec::new());
+        let (mut counts, mut failed, mut found) = (Counts::default(), Vec::new(), false);
         for file in &self.files {
             for test in tests_of(file, filters)? {
+                found = true;
                 if until.is_some_and(|until| Instant::now() >= until) {
                     say(&format!("{test}: skipped, the time is over"));
                     counts.skipped += 1;
@@ -80,6 +81,7 @@ impl Program {
                 }
             }
         }
+        ensure!(found, "no test is called {}", filters.join(" or "));
         ensure!(
             failed.is_empty(),
             "{} of {} tests failed: {}",
