@@ -110,11 +110,11 @@ pub fn demote_with_retry(drbd: &mut Drbd, target: &Target, deadline: Instant) ->
 }
 
 /// Tries until it succeeds, fails for good, or the deadline has passed.
-fn retry(
+pub(crate) fn retry<T>(
     deadline: Instant,
     may_pass: impl Fn(Refusal) -> bool,
-    attempt: impl FnMut() -> Result<Change, drbd_nl::Error>,
-) -> Result<Change, drbd_nl::Error> {
+    attempt: impl FnMut() -> Result<T, drbd_nl::Error>,
+) -> Result<T, drbd_nl::Error> {
     retry_until(deadline, attempt, |result| {
         let refusal = result.as_ref().err().and_then(drbd_nl::Error::refusal);
         !refusal.is_some_and(&may_pass)

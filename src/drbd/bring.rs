@@ -7,16 +7,20 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use drbd_conf::{Config, Connection, End, Host, HostKind, MetaDisk, Options, Resource, Setting, Volume};
-use drbd_nl::{Address, DeviceConf, Dialect, DiskConf, Drbd, NetConf, Peer, ResourceOpts, ResourceStatus};
+use drbd_nl::{Address, DeviceConf, Dialect, DiskConf, Drbd, NetConf, Peer, Refusal, ResourceOpts, ResourceStatus};
 
 use super::options::{disk_conf, is_set_here, net_conf};
 use crate::dm::DeviceNumber;
 use crate::holders;
 use crate::ids::{Minor, VolumeId};
 use crate::journal;
+use crate::role;
 
+/// How long a connection that is being made or lost may refuse to be ended; DRBD itself gives an attempt up after its `timeout`, 6 s.
+const TRANSIENT_MAX: Duration = Duration::from_secs(15);
 /// Metadata of flexible size on a device of their own (drbd.h, DRBD_MD_INDEX_FLEX_EXT).
 const META_FLEXIBLE: i32 = -2;
 
@@ -175,7 +179,7 @@ impl Plan {
 
     /// Takes the resource out again, with whatever it has by then.
     fn undo(&self, netlink: &mut Drbd, step: &str, source: drbd_nl::Error) -> Error {
-        match netlink.down(&self.resource) {
+        match take_apart(netlink, &self.resource) {
             Ok(()) => self.failed(step, "what was done before it is undone", source),
             Err(why) => {
                 let left = format!("taking it down again failed, too ({why}): drbdadm down {}", self.resource);
@@ -292,13 +296,18 @@ pub fn down(netlink: &mut Drbd, name: &str, state_dir: &Path) -> Result<(), Erro
     if !reasons.is_empty() {
         return Err(refused(reasons));
     }
-    netlink.down(name).map_err(|source| Error::Failed {
+    take_apart(netlink, name).map_err(|source| Error::Failed {
         resource: name.to_owned(),
         direction: Direction::Down,
         step: "taking it apart".to_owned(),
         undone: format!("see what is left: bascule status {name}"),
         source: source.into(),
     })
+}
+
+/// Also in the moment in which a connection is made or lost, where DRBD refuses (`SS_IN_TRANSIENT_STATE`).
+fn take_apart(netlink: &mut Drbd, name: &str) -> Result<(), drbd_nl::Error> {
+    role::retry(Instant::now() + TRANSIENT_MAX, Refusal::is_transient, || netlink.down(name))
 }
 
 /// Who needs the resource: what this host shows, and what migrations have promised. A backend in the kernel shows nowhere; DRBD itself

@@ -9,7 +9,7 @@ use std::{
 
 use drbd_nl::{
     Address, Change, ConnectionStatus, DeviceConf, DiskConf, DiskState, Drbd, Event, Events, NetConf, Peer, PeerVolume,
-    Protocol, ResourceOpts, ResourceStatus, Role, Secret, Target,
+    Protocol, Refusal, ResourceOpts, ResourceStatus, Role, Secret, Target,
 };
 
 /// The two ends.
@@ -127,8 +127,15 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
+        let deadline = Instant::now() + STEP_MAX;
         for name in ENDS {
-            let down = self.drbd.down(name);
+            // A test may end while its connection is being made or lost.
+            let transient = |error: &drbd_nl::Error| error.refusal().is_some_and(Refusal::is_transient);
+            let mut down = self.drbd.down(name);
+            while down.as_ref().is_err_and(transient) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+                down = self.drbd.down(name);
+            }
             assert!(down.is_ok() || std::thread::panicking(), "{down:?}");
         }
     }
