@@ -30,6 +30,10 @@ const FILE: &str = "/etc/bascule/bascule.toml";
 const LOG: &str = "/var/log/bascule.log";
 /// The daemon's process id.
 const DAEMON: &str = "/run/lab-daemon";
+/// What it was started with.
+const OPTIONS: &str = "/run/lab-daemon-options";
+/// The lab's own network.
+const ALLOW: &str = "--allow 10.99.0.0/24";
 /// Whether it runs, and `pid`, in the shell's own words: a search among all processes takes a second under emulation.
 const SERVES: &str = "serves() { read -r pid </run/lab-daemon && read -r name <\"/proc/$pid/comm\" && [ \"$name\" = bascule ]; } 2>/dev/null";
 /// No migration has a record or an unfinished journal.
@@ -112,6 +116,11 @@ impl Pair {
         })?;
         self.on_both(|node| {
             node.until("no migration is open", NO_MIGRATION, LIMIT)?;
+            // The daemon of a test of faults has one.
+            if !node.run(&format!("[ \"$(<{OPTIONS})\" = \"$(echo {ALLOW})\" ]"))?.success() {
+                self.stop_serving(node.nr())?;
+                self.serve(node.nr())?;
+            }
             for (name, _) in domains(node)? {
                 node.ok_for(&format!("bascule destroy {name}"), LIMIT)?;
             }
@@ -216,12 +225,12 @@ impl Pair {
     /// # Errors
     /// It does not listen.
     pub fn serve_with(&self, nr: u8, options: &str) -> anyhow::Result<()> {
-        self.start_daemon(nr, &format!("--allow 10.99.0.0/24 {options}"))
+        self.start_daemon(nr, &format!("{ALLOW} {options}"))
     }
 
     fn start_daemon(&self, nr: u8, options: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
-        let serve = format!("setsid bascule serve {options} </dev/null >>{LOG} 2>&1 & echo $! >{DAEMON}");
+        let serve = format!("echo {options} >{OPTIONS}; setsid bascule serve {options} </dev/null >>{LOG} 2>&1 & echo $! >{DAEMON}");
         let once = format!("{SERVES}\n[ \"$started\" ] || {{ started=1; serves || {{ {serve}\n}}\n}}");
         node.until("the daemon listens", &format!("{once}\n{LISTENS}\nlistens"), LIMIT)
     }
