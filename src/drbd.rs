@@ -3,6 +3,7 @@
 pub mod bring;
 pub mod conf;
 mod heal;
+mod inventory;
 mod options;
 pub mod review;
 pub mod sockets;
@@ -19,7 +20,7 @@ use crate::dm::DeviceNumber;
 use crate::holders;
 use crate::ids::{DomId, Minor, VolumeId};
 use crate::layer::{self, Layer};
-use crate::replication::{Attachment, Counters, Error, Link, Replication, VolumeState};
+use crate::replication::{Attachment, Counters, Error, Inventory, Link, Replication, VolumeState};
 use crate::role::{self, Patience};
 use crate::wait::poll_until;
 use crate::xen::vbd;
@@ -141,6 +142,10 @@ impl Replication for Drbd {
         let Some(resource) = self.netlink().resource(&id.resource)? else { return Ok(None) };
         let volume = resource.volumes.iter().find(|volume| volume.volume == u32::from(id.volume));
         Ok(volume.map(|volume| state_of(id, &resource, volume)))
+    }
+
+    fn inventory(&self) -> Result<Inventory, Error> {
+        Ok(inventory::of(self.dialect(), &self.status()?))
     }
 
     fn attachment(&self, volume: &VolumeId) -> Result<Attachment, Error> {

@@ -37,6 +37,17 @@ pub struct Host<'a> {
     pub faults: &'a Faults,
 }
 
+/// Who calls another host's daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// This node's name, as it introduces itself.
+    pub node: &'a str,
+    /// Where its key and its peers' are.
+    pub state_dir: &'a Path,
+    /// How the connection is protected.
+    pub security: &'a Security,
+}
+
 impl std::fmt::Debug for Host<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host")
@@ -47,7 +58,12 @@ impl std::fmt::Debug for Host<'_> {
     }
 }
 
-impl Host<'_> {
+impl<'a> Host<'a> {
+    /// As it calls another host's daemon.
+    pub(crate) fn caller(&self) -> Caller<'a> {
+        Caller { node: self.node, state_dir: self.state_dir, security: self.security }
+    }
+
     /// A step of a migration has been reached; fails here if that is rehearsed.
     ///
     /// # Errors

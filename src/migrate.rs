@@ -88,7 +88,7 @@ fn clear(run: Run<'_>, request: Request) -> Result<Cleared<'_>, Outcome> {
     let record = record.map_err(|error| Outcome::Failed(error.into()))?;
 
     let (request, timeouts) = (&plan.request, plan.request.timeouts);
-    let called = peer::call(run.host, (&request.host, request.port), timeouts.connect, timeouts.answer);
+    let called = peer::call(run.host.caller(), (&request.host, request.port), timeouts.connect, timeouts.answer);
     let greeted = called.and_then(|(channel, welcome)| {
         let found = offer(run, &plan, &channel)?;
         Ok((channel, welcome, found))

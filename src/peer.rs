@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::host::{Host, PROGRAM};
+use crate::host::{Caller, PROGRAM};
 use crate::protocol::{self, Hello, Message, Welcome};
 use crate::tls;
 use crate::toolstack::Error;
@@ -13,17 +13,17 @@ use crate::transport::{self, Channel};
 /// # Errors
 /// The peer cannot be reached in time, or refuses.
 pub(crate) fn call(
-    host: &Host<'_>,
+    caller: Caller<'_>,
     (address, port): (&str, u16),
     connect: Duration,
     answer: Duration,
 ) -> Result<(Channel, Welcome), Error> {
     let tcp = transport::dial(address, port, connect)?;
-    let channel = tls::connect(host.security, host.state_dir, tcp, connect)?;
+    let channel = tls::connect(caller.security, caller.state_dir, tcp, connect)?;
     let hello = Hello {
         oldest: protocol::VERSION_OLDEST,
         newest: protocol::VERSION,
-        node: host.node.into(),
+        node: caller.node.into(),
         program: PROGRAM.into(),
     };
     channel.send(hello, answer)?;

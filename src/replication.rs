@@ -2,12 +2,14 @@
 //!
 //! [`crate::drbd`] implements it by generic netlink and device-mapper; tests and other tooling implement it too.
 
+mod inventory;
 mod link;
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::inventory::{Connection, Inventory, PeerVolume, Resource, Volume};
 pub use self::link::Link;
 use crate::ids::{DomId, Minor, VolumeId};
 
@@ -92,6 +94,14 @@ pub trait Replication: Send + Sync {
 
     /// The volume's state now, or `None` when this host has no such volume.
     fn state(&self, volume: &VolumeId) -> Result<Option<VolumeState>, Error>;
+
+    /// Everything that this host replicates, for `bascule check`.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or the implementation does not tell.
+    fn inventory(&self) -> Result<Inventory, Error> {
+        Err("What is replicated is not told".into())
+    }
 
     /// How the volume is attached to its local user.
     fn attachment(&self, volume: &VolumeId) -> Result<Attachment, Error>;

@@ -9,7 +9,8 @@
 //! that no key update is needed, which the kernel could not follow. AES-GCM's would have to be changed after 2^24.5 records, some hundred gigabytes. No
 //! tickets are sent and nothing is resumed: after the handshake no record is anything but data.
 
-mod certificates;
+pub(crate) mod certificates;
+pub(crate) mod expiry;
 mod handshake;
 mod identity;
 mod kernel;

@@ -77,6 +77,27 @@ pub trait Abort: Send + Sync {
     fn abort(&self);
 }
 
+/// What a host says of its hypervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hypervisor {
+    /// Its version, such as `4.17.5`.
+    pub version: String,
+    /// The version of the toolstack's memory stream.
+    pub stream: u32,
+    /// Memory that a new domain could use, in KiB.
+    pub free_kib: u64,
+    /// It has hardware-assisted paging, in which HVM and PVH domains can be logged for migration.
+    pub hap: bool,
+    /// It has shadow paging, without which PV domains cannot be logged for migration.
+    pub shadow: bool,
+    /// It can run PV domains.
+    pub pv: bool,
+    /// It can run HVM and PVH domains.
+    pub hvm: bool,
+    /// Its command line says how much memory dom0 has (`dom0_mem`).
+    pub dom0_mem: bool,
+}
+
 /// A toolstack's error: one clause, with what the toolstack itself said last.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -96,6 +117,14 @@ pub trait Toolstack: Send + Sync {
 
     /// Free memory in KiB that a new domain could use, dom0's possible ballooning not counted.
     fn free_memory_kib(&self) -> Result<u64, Error>;
+
+    /// What is to be known of the hypervisor, for `bascule check`.
+    ///
+    /// # Errors
+    /// It does not answer, or the toolstack does not tell.
+    fn hypervisor(&self) -> Result<Hypervisor, Error> {
+        Err("This toolstack does not tell what it runs on".into())
+    }
 
     /// Why a live migration of this type of domain cannot work here, if the hypervisor says so (no log-dirty mode).
     fn live_migration_obstacle(&self, domid: DomId) -> Result<Option<String>, Error>;

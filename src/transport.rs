@@ -151,6 +151,14 @@ impl Channel {
         Ok(self.tcp.peer_addr()?)
     }
 
+    /// This side's address.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the connection is gone.
+    pub fn local(&self) -> Result<SocketAddr, Error> {
+        Ok(self.tcp.local_addr()?)
+    }
+
     /// Bytes that the kernel has sent and had acknowledged on this connection, and bytes received (`TCP_INFO`).
     pub fn bytes(&self) -> TcpBytes {
         tcp_bytes(self.tcp.as_fd()).unwrap_or_default()

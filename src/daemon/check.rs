@@ -1,7 +1,7 @@
 //! Whether the daemon could serve on this host, and what to type where it could not. Nothing is changed.
 
-mod address;
-mod files;
+pub(crate) mod address;
+pub(crate) mod files;
 
 use std::net::SocketAddr;
 use std::path::Path;

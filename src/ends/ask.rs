@@ -19,7 +19,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The peer's daemon cannot be reached within [`TIMEOUT`], or refuses.
 pub fn stage(host: &Host<'_>, other: &Peer, id: Uuid) -> Result<Option<Stage>, Error> {
-    let (channel, _) = peer::call(host, (&other.host, other.port), TIMEOUT, TIMEOUT)?;
+    let (channel, _) = peer::call(host.caller(), (&other.host, other.port), TIMEOUT, TIMEOUT)?;
     channel.send(Query { id }, TIMEOUT)?;
     match channel.receive(TIMEOUT)? {
         Message::Status(Status { id: of, stage }) if of == id => Ok(stage),

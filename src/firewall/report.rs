@@ -76,13 +76,13 @@ impl std::fmt::Display for Fate {
     }
 }
 
-/// How much a finding matters.
+/// How much a finding of a check matters, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// A peer cannot reach the service.
+    /// Domains cannot move, or are in danger: here, a peer cannot reach the service.
     Error,
-    /// The port is open to others; the service refuses them, but meets them.
+    /// It will become one, or makes one likely: here, the port is open to others; the service refuses them, but meets them.
     Warning,
     /// It cannot be told.
     CannotTell,

@@ -121,7 +121,7 @@ impl Files {
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     let found = found.map_err(|error| unusable(file, error))?;
     if found.is_empty() { Err(unusable(file, "there is no certificate in it")) } else { Ok(found) }

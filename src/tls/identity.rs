@@ -72,12 +72,17 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Where the key is, below a state directory.
+    pub(crate) fn file(state_dir: &Path) -> PathBuf {
+        state_dir.join(FILE)
+    }
+
     /// Reads the key below a state directory, and makes it first where there is none.
     ///
     /// # Errors
     /// [`Error::File`]: it cannot be read or made, is no key, or others than its owner can read it.
     pub fn load_or_make(state_dir: &Path) -> Result<Identity, Error> {
-        let file = state_dir.join(FILE);
+        let file = Identity::file(state_dir);
         match Identity::load(&file)? {
             Some(identity) => Ok(identity),
             None => {

@@ -11,6 +11,8 @@ use super::config::{DomainConfig, Raw};
 use super::disposed::Disposed;
 use super::error::{Result, Subject};
 use super::handle::Handle;
+use super::stream::STREAM_VERSION;
+use crate::toolstack::Hypervisor;
 
 /// libxl counts memory in pages of this size, in KiB.
 const PAGE_KIB: u64 = 4;
@@ -33,6 +35,8 @@ pub struct Version {
     pub extra: String,
     /// The kinds of domain that it can run, as it names them.
     pub capabilities: String,
+    /// What it was booted with.
+    pub command_line: String,
 }
 
 impl fmt::Display for Version {
@@ -97,6 +101,7 @@ impl Context {
             minor: info.xen_version_minor,
             extra: string(info.xen_version_extra),
             capabilities: string(info.capabilities),
+            command_line: string(info.commandline),
         })
     }
 
@@ -120,6 +125,24 @@ impl Context {
             pv: info.cap_pv,
             hap: info.cap_hap,
             shadow: info.cap_shadow,
+        })
+    }
+
+    /// What one host tells another of its hypervisor.
+    ///
+    /// # Errors
+    /// When the hypervisor does not answer.
+    pub fn hypervisor(&self) -> Result<Hypervisor> {
+        let (version, physinfo) = (self.version()?, self.physinfo()?);
+        Ok(Hypervisor {
+            version: version.to_string(),
+            stream: STREAM_VERSION,
+            free_kib: physinfo.free_kib.saturating_sub(physinfo.claimed_kib),
+            hap: physinfo.hap,
+            shadow: physinfo.shadow,
+            pv: physinfo.pv,
+            hvm: physinfo.hvm,
+            dom0_mem: version.command_line.split_ascii_whitespace().any(|word| word.starts_with("dom0_mem=")),
         })
     }
 

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "calls into C libraries; each block names the header that it relies on")]
 
 mod begin;
+pub mod clock;
 pub mod config;
 pub mod context;
 pub mod cpuid;

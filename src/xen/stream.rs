@@ -20,7 +20,7 @@ use crate::ids::DomId;
 use crate::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, Toolstack};
 
 /// The format that all of Xen from 4.6 on writes and reads (libxl-migration-stream, version 2).
-const STREAM_VERSION: u32 = 2;
+pub(super) const STREAM_VERSION: u32 = 2;
 
 impl Context {
     /// As [`Toolstack::save`].
@@ -164,6 +164,10 @@ impl Toolstack for Context {
     fn free_memory_kib(&self) -> std::result::Result<u64, toolstack::Error> {
         let physinfo = self.physinfo()?;
         Ok(physinfo.free_kib.saturating_sub(physinfo.claimed_kib))
+    }
+
+    fn hypervisor(&self) -> std::result::Result<toolstack::Hypervisor, toolstack::Error> {
+        Ok(self.hypervisor()?)
     }
 
     fn live_migration_obstacle(&self, domid: DomId) -> std::result::Result<Option<String>, toolstack::Error> {

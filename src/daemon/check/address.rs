@@ -11,10 +11,10 @@ use socket2::{Domain, Socket, Type};
 use super::Looked;
 
 /// The number of the first process, which holds the sockets of systemd's units.
-const INIT: i32 = 1;
+pub(crate) const INIT: i32 = 1;
 
 /// The kernel's name of our processes (proc(5), comm).
-const OUR_NAME: &str = "bascule";
+pub(crate) const OUR_NAME: &str = "bascule";
 
 pub(super) fn look(address: SocketAddr) -> Looked {
     let what = format!("address {address}");
@@ -59,7 +59,7 @@ fn taken(what: String, port: u16, by: Option<(i32, String)>) -> Looked {
 }
 
 /// Who listens there: our daemon, if it is one of several that hold the socket.
-fn listener(address: SocketAddr) -> Option<(i32, String)> {
+pub(crate) fn listener(address: SocketAddr) -> Option<(i32, String)> {
     let tables = [procfs::net::tcp(), procfs::net::tcp6()];
     let entries = tables.into_iter().flatten().flatten();
     let sockets: Vec<u64> = entries.filter(|entry| is_in_the_way(entry, address)).map(|entry| entry.inode).collect();

@@ -12,8 +12,8 @@ use super::Looked;
 use crate::config::distrust;
 
 /// Where libxl looks for hotplug programs (XEN_SCRIPT_DIR, as it is on every Linux).
-const SCRIPTS_DIR: &str = "/etc/xen/scripts";
-const BLOCK_DRBD: &str = "block-drbd";
+pub(crate) const SCRIPTS_DIR: &str = "/etc/xen/scripts";
+pub(crate) const BLOCK_DRBD: &str = "block-drbd";
 
 /// File systems that forget with the host's power.
 const FORGETFUL: [&str; 2] = ["tmpfs", "ramfs"];
@@ -21,7 +21,7 @@ const FORGETFUL: [&str; 2] = ["tmpfs", "ramfs"];
 const CARELESS: [&str; 2] = ["nobarrier", "volatile"];
 
 /// The journals: only root may write there, and what is synced must stay.
-pub(super) fn state_dir(dir: &Path) -> Looked {
+pub(crate) fn state_dir(dir: &Path) -> Looked {
     let what = format!("state {}", dir.display());
     if let Err((found, remedy)) = ours_alone(dir) {
         return Looked::problem(what, found, remedy);
@@ -33,7 +33,7 @@ pub(super) fn state_dir(dir: &Path) -> Looked {
 }
 
 /// The records of open migrations, which need not outlive the host.
-pub(super) fn run_dir(dir: &Path) -> Looked {
+pub(crate) fn run_dir(dir: &Path) -> Looked {
     let what = format!("records {}", dir.display());
     match ours_alone(dir) {
         Ok(()) => Looked::ok(what, "it can be written, by root alone"),
@@ -92,7 +92,7 @@ fn forgetful(dir: &Path, mounts: &[MountInfo]) -> Option<String> {
 }
 
 /// The program behind `drbd:RES`: DRBD's own package has a shell script of that name, which knows nothing of layers.
-pub(super) fn block_drbd() -> Looked {
+pub(crate) fn block_drbd() -> Looked {
     let path = Path::new(SCRIPTS_DIR).join(BLOCK_DRBD);
     let looked = program(&path);
     if looked.ok && is_script(&path) {
@@ -103,7 +103,7 @@ pub(super) fn block_drbd() -> Looked {
 }
 
 /// The programs that nics may name; two names of one are looked at once.
-pub(super) fn nic_scripts(names: &[String]) -> Vec<Looked> {
+pub(crate) fn nic_scripts(names: &[String]) -> Vec<Looked> {
     let mut paths: Vec<PathBuf> = names.iter().map(|name| Path::new(SCRIPTS_DIR).join(name)).collect();
     paths.sort();
     paths.dedup();
