@@ -28,6 +28,9 @@ pub mod handover;
 pub mod journal;
 pub mod recover;
 
+// What stands against domains that move, on this host and between it and a peer.
+pub mod checkup;
+
 pub mod config;
 pub mod daemon;
 pub mod firewall;

@@ -28,7 +28,8 @@
 //! ```
 //!
 //! After a lost connection either end, whoever works on its journal then, asks the other's daemon: Hello, Welcome,
-//! Query {id}, Status {stage}. A status only reports; each journal is changed by the process that holds its lock.
+//! Query {id}, Status {stage}. A status only reports; each journal is changed by the process that holds its lock. In the same way
+//! `bascule check --peer` asks what the other host is like: Examine, Told {facts}.
 //!
 //! A frame is an 8-byte header and a JSON payload: message type (1 byte, never 0), framing version (1 byte, [`FRAMING`]),
 //! two bytes of zero, payload length (4 bytes, big endian, at most [`PAYLOAD_MAX`]). JSON, because a field that one version
@@ -41,6 +42,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::checkup::Facts;
 use crate::ids::VolumeId;
 use crate::journal::Stage;
 
@@ -128,6 +130,10 @@ messages! {
     17 => Pair,
     /// D knows S's key from now on.
     18 => Paired,
+    /// `bascule check --peer`: S asks what D's host is like, on a connection of its own. A daemon that does not know the question says so.
+    19 => Examine,
+    /// The answer.
+    20 => Told,
 }
 
 /// S -> D: who speaks.
@@ -332,6 +338,21 @@ pub struct Pair {
 pub struct Paired {
     /// The sender's node name.
     pub node: String,
+}
+
+/// S -> D: what is your host like?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examine {}
+
+/// D -> S: the answer to [`Examine`]. Nothing in it is a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// D's clock when the question came, in microseconds since 1970.
+    pub asked_us: i64,
+    /// The same when the answer was sent.
+    pub answered_us: i64,
+    /// What was seen meanwhile.
+    pub facts: Box<Facts>,
 }
 
 /// A message that cannot be read.

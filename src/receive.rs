@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::moment::Moment;
 use crate::admission::{Record, Request, Side};
+use crate::checkup::{Facts, facts};
 use crate::ends::destination::DestinationEnd;
 use crate::ends::leaving::volume_state;
 use crate::ends::{self, Next, Over, Patience};
@@ -25,7 +26,7 @@ use crate::migrate::chain;
 use crate::plan;
 use crate::preflight::{self, stops};
 use crate::protocol::{
-    self, Answer, Failed, Finding, Handover, Hello, Message, Offer, OfferedVolume, Returned, Status, Welcome,
+    self, Answer, Failed, Finding, Handover, Hello, Message, Offer, OfferedVolume, Returned, Status, Told, Welcome,
 };
 use crate::stream::Cancel;
 use crate::timeouts::timeouts;
@@ -80,6 +81,7 @@ fn tell(run: Run<'_>) -> Result<Ended, Failure> {
     let offer = match run.question().map_err(failed("reading the offer"))? {
         Question::Offer(offer) => *offer,
         Question::Query(id) => return run.tell_status(id).map_err(failed("reading the journal")),
+        Question::Examine => return run.tell_facts().map_err(failed("looking at this host")),
     };
     let findings = run.answer(&offer).map_err(failed("checking the offer"))?;
     if offer.check_only || stops(&findings) {
@@ -97,6 +99,8 @@ enum Question {
     Offer(Box<Offer>),
     /// To know how far this host's journal of a migration is.
     Query(uuid::Uuid),
+    /// To know what this host is like.
+    Examine,
 }
 
 /// What all steps work with.
@@ -139,7 +143,8 @@ impl Run<'_> {
         match self.channel.receive(self.timeouts.offer)? {
             Message::Offer(offer) => Ok(Question::Offer(Box::new(offer))),
             Message::Query(query) => Ok(Question::Query(query.id)),
-            other => Err(unexpected("Offer or Query", &other)),
+            Message::Examine(_) => Ok(Question::Examine),
+            other => Err(unexpected("Offer, Query or Examine", &other)),
         }
     }
 
@@ -155,6 +160,17 @@ impl Run<'_> {
         {
             tracing::warn!(%id, error = %chain(error.as_ref()), "the volumes are not connected; the other end will ask again");
         }
+        Ok(Ended::Answered(Vec::new()))
+    }
+
+    /// What `bascule check --peer` compares: nothing is changed, and nothing in it is a secret.
+    fn tell_facts(&self) -> Result<Ended, Error> {
+        let asked_us = facts::clock_us();
+        let Host { node, toolstack, replication, .. } = *self.host;
+        let local = self.channel.local()?.ip().to_canonical();
+        let facts = Box::new(Facts::look(node, Ok(toolstack), Ok(replication), local));
+        tracing::info!("asked what this host is like");
+        self.channel.send(Told { asked_us, answered_us: facts::clock_us(), facts }, self.timeouts.offer)?;
         Ok(Ended::Answered(Vec::new()))
     }
 

@@ -8,6 +8,7 @@ mod world;
 
 use std::sync::Arc;
 
+use bascule::checkup::ask::Answer;
 use bascule::fault::{self, Step};
 use bascule::migrate::Outcome;
 use bascule::protocol::Handover;
@@ -121,6 +122,18 @@ fn a_source_that_keeps_what_it_offered_to_release_gets_no_second_primary() {
     let ended = Hosts::new(&world, [None, None]).one_that_keeps();
     assert!(matches!(ended, Ended::Discarded(_)), "{ended:?}");
     assert_eq!(world.rest(), at_source());
+}
+
+#[test]
+fn a_host_that_is_asked_what_it_is_like_tells_and_changes_nothing() {
+    let world = World::new(&[], Attachment::Layer);
+    let before = world.rest();
+    let answer = Hosts::new(&world, [None, None]).asked();
+    let Answer::Met(meeting) = answer else { panic!("{answer:?}") };
+    assert_eq!(meeting.theirs.node, "node2");
+    // A stand-in tells nothing of Xen: that is a fact like another.
+    assert!(meeting.theirs.xen.is_err() && meeting.theirs.drbd.is_err());
+    assert_eq!(world.rest(), before);
 }
 
 #[test]

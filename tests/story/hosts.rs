@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bascule::checkup::ask::{Answer, ask};
 use bascule::config::{Guests, Security};
 use bascule::daemon::Nets;
 use bascule::ends::Patience;
 use bascule::fault::{Fault, Faults};
-use bascule::host::Host;
+use bascule::host::{Caller, Host};
 use bascule::journal;
 use bascule::migrate::{Outcome, migrate};
 use bascule::plan::{Request, Timeouts};
@@ -139,6 +140,19 @@ impl Hosts {
             dry_run: false,
             timeouts: Timeouts::default(),
         }
+    }
+
+    /// What the first host learns when it asks the other what it is like.
+    pub(crate) fn asked(&self) -> Answer {
+        let Host { node, state_dir, security, .. } = self.host(0);
+        thread::scope(|scope| {
+            let over = Over(&self.over);
+            scope.spawn(|| self.listen(1));
+            let port = self.listeners[1].local_addr().expect("bound").port();
+            let answer = ask(Caller { node, state_dir, security }, ("127.0.0.2", port), REST_LIMIT, REST_LIMIT);
+            drop(over);
+            answer
+        })
     }
 
     /// How the destination ends a session with a source that says KEPT although it has offered a single-primary handover.
