@@ -12,10 +12,21 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const IN_DOUBT: u8 = 3;
 /// Preflight refused it; nothing was changed.
 pub(crate) const REFUSED: u8 = 4;
-/// `check` found something open that should be closed, closed that should be open, or set as it should not be.
+/// `check` found an error, or something open that should be closed, or closed that should be open.
 pub(crate) const DIFFERS: u8 = 5;
 /// `check` found nothing of that kind, and something that cannot be told.
 pub(crate) const CANNOT_TELL: u8 = 6;
+
+/// `check` found nothing of that kind, and something to see to.
+pub(crate) const WARNS: u8 = 7;
+
+/// The table for `check --help`: the worst of all findings decides.
+pub(crate) const CHECK_TABLE: &str = "\
+Exit codes, for monitoring; the worst finding decides:
+  0  good: there is nothing, or notes alone
+  7  warning: something is to be seen to, and domains can move
+  5  critical: domains cannot move or are in danger, or the port is open or closed where it should not be
+  6  cannot tell: none of these, but something could not be looked at";
 
 /// The table for `--help`.
 pub(crate) const TABLE: &str = "\
@@ -25,8 +36,9 @@ Exit codes:
   2  the command line is wrong
   3  a person must look: a domain is suspended, or it is not known where it runs; the message says what to type
   4  refused by preflight; nothing was changed
-  5  check: something is open that should be closed, or closed that should be open; DRBD is not set as it should be
-  6  check: nothing of that kind, but something cannot be told";
+  5  check: an error; also something open that should be closed, or closed that should be open
+  6  check: no error and no warning, but something cannot be told
+  7  check: warnings, and no error";
 
 /// A command's error.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -114,7 +114,7 @@ fn listeners(given: Option<Listeners>, relocation: &Relocation) -> Result<Listen
 
 /// All addresses, IPv4 by IPv6's socket, unless some were given; IPv4 alone where the kernel has no IPv6. None where nothing shall be
 /// received.
-fn listen(relocation: &Relocation) -> Result<Vec<SocketAddr>, Error> {
+pub(crate) fn listen(relocation: &Relocation) -> Result<Vec<SocketAddr>, Error> {
     if !relocation.enabled {
         tracing::warn!("relocation.enabled is false: no port is served");
         return Ok(Vec::new());
@@ -158,7 +158,14 @@ pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
     let guests = Guests { kernels: args.kernels.clone(), nic_scripts: args.nic_scripts.clone() };
-    let here = Here::open(&security, &guests, Faults::new(args.rehearsal.fail_at))?;
+    let here = match Here::open(&security, &guests, Faults::new(args.rehearsal.fail_at)) {
+        Ok(here) => here,
+        Err(error) => {
+            // The peer may be gone; why the session ends is the log's in any case.
+            let _ = turn_away(&channel, "opening the ways to Xen and DRBD", chain(error.as_ref()));
+            return Err(error);
+        }
+    };
     let state = State { dir: state_dir, history: Count(args.history) };
     match receive::session(&here.host(&state), &channel, timeouts, &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
@@ -194,21 +201,22 @@ fn authenticate(
             tracing::info!(peer_name = peer, protection = %channel.protection(), "authenticated");
             Ok(Some(channel))
         }
-        Err(NotAdmitted::Busy) => turn_away(&channel).map(|()| None),
+        Err(NotAdmitted::Busy) => {
+            turn_away(&channel, "accepting the connection", NotAdmitted::Busy.to_string()).map(|()| None)
+        }
         Err(no_answer) => Err(no_answer.into()),
     }
 }
 
-/// The daemon has logged it.
-fn turn_away(channel: &Channel) -> Result<(), Error> {
-    let reason = NotAdmitted::Busy.to_string();
-    channel.send(Failed { step: "accepting the connection".into(), reason }, BUSY_WAIT)?;
-    channel.finish(BUSY_WAIT);
+/// Tells a peer that is known why it has no session; the log has it already, or gets it from the caller.
+fn turn_away(channel: &Channel, step: &str, reason: String) -> Result<(), Error> {
+    channel.send(Failed { step: step.into(), reason }, TURN_AWAY_WAIT)?;
+    channel.finish(TURN_AWAY_WAIT);
     Ok(())
 }
 
-/// How long telling a peer that there is no room may take.
-const BUSY_WAIT: Duration = Duration::from_secs(2);
+/// How long that may take.
+const TURN_AWAY_WAIT: Duration = Duration::from_secs(2);
 
 /// SIGINT and SIGTERM become the wish to stop; a second one changes nothing.
 pub(crate) fn cancel_on_signal(cancel: &Cancel) -> io::Result<()> {

@@ -41,3 +41,10 @@ pub(crate) fn stories(state_dir: &Path) -> Result<Vec<Story>, Error> {
     let listed = journal::unfinished(state_dir)?.into_iter();
     Ok(listed.filter_map(|listed| listed.story.ok()).filter(|story| !story.is_done()).collect())
 }
+
+/// The resources that unfinished migrations name.
+pub(crate) fn resources(state_dir: &Path) -> Result<Vec<String>, Error> {
+    let stories = stories(state_dir)?;
+    let volumes = stories.iter().flat_map(|story| &story.head.volumes);
+    Ok(volumes.map(|volume| volume.id.resource.clone()).collect())
+}

@@ -97,6 +97,8 @@ pub struct Finding {
     pub level: Level,
     /// In a sentence.
     pub text: String,
+    /// A stable code, such as `port-open`.
+    pub code: &'static str,
 }
 
 impl Report {
@@ -104,7 +106,7 @@ impl Report {
     #[must_use]
     pub fn not_served(port: u16) -> Report {
         let text = "No port is served: relocation.enabled is false".to_owned();
-        Report { port, rows: Vec::new(), findings: vec![notice(text)], proposal: None }
+        Report { port, rows: Vec::new(), findings: vec![notice("not-served", text)], proposal: None }
     }
 
     /// The worst of the findings; none where there is nothing to say.
@@ -131,7 +133,10 @@ pub(super) fn report(needs: &Needs, ruleset: &Ruleset, walks: &[(Walk, Packet)])
     let mut findings = of_peers(&needs.peers);
     findings.extend(rows.iter().filter_map(|row| of_row(needs.port, ruleset, row)));
     if walks.is_empty() {
-        findings.push(notice("The service listens on loopback addresses only: no firewall is needed".into()));
+        findings.push(notice(
+            "loopback-alone",
+            "The service listens on loopback addresses only: no firewall is needed".into(),
+        ));
     }
     findings.sort();
     let proposal = propose::proposal(needs, ruleset, &rows, refusals);
@@ -198,39 +203,48 @@ fn by(walk: &Walk, fate: Fate, some: &Sources) -> Vec<String> {
 /// What is known before any rule is read.
 fn of_peers(peers: &Peers) -> Vec<Finding> {
     let pattern = |pattern: &String| {
-        notice(format!(
-            "{pattern} of hosts-allow cannot be put into a firewall: give addresses, networks or names there"
-        ))
+        notice(
+            "pattern",
+            format!("{pattern} of hosts-allow cannot be put into a firewall: give addresses, networks or names there"),
+        )
     };
     let unresolved = |(name, why): &(String, String)| Finding {
         level: Level::CannotTell,
         text: format!("{name} has no address ({why}): what the firewall does with it is not known"),
+        code: "unresolved",
     };
     let nobody = peers.known.is_empty() && peers.unresolved.is_empty() && peers.patterns.is_empty();
     let nobody = nobody.then(|| {
-        notice("No peers are known (bascule peers, relocation.hosts-allow): nobody has to reach the port".into())
+        notice(
+            "no-peers",
+            "No peers are known (bascule peers, relocation.hosts-allow): nobody has to reach the port".into(),
+        )
     });
     peers.patterns.iter().map(pattern).chain(peers.unresolved.iter().map(unresolved)).chain(nobody).collect()
 }
 
-fn notice(text: String) -> Finding {
-    Finding { level: Level::Notice, text }
+fn notice(code: &'static str, text: String) -> Finding {
+    Finding { level: Level::Notice, text, code }
 }
 
 fn of_row(port: u16, ruleset: &Ruleset, row: &Row) -> Option<Finding> {
     let (who, by) = (row.who(), row.by.join("; "));
-    let (level, text) = match (row.wanted, row.fate) {
-        (Fate::Accepted, Fate::Dropped) => (Level::Error, format!("Port {port} is closed to {who}, by {by}")),
-        (Fate::Dropped, Fate::Accepted) if ruleset.is_void(row.family) => {
-            (Level::Warning, format!("No firewall: port {port} is open to {who}"))
+    let (level, code, text) = match (row.wanted, row.fate) {
+        (Fate::Accepted, Fate::Dropped) => {
+            (Level::Error, "port-closed", format!("Port {port} is closed to {who}, by {by}"))
         }
-        (Fate::Dropped, Fate::Accepted) => (Level::Warning, format!("Port {port} is open to {who}, by {by}")),
+        (Fate::Dropped, Fate::Accepted) if ruleset.is_void(row.family) => {
+            (Level::Warning, "no-firewall", format!("No firewall: port {port} is open to {who}"))
+        }
+        (Fate::Dropped, Fate::Accepted) => {
+            (Level::Warning, "port-open", format!("Port {port} is open to {who}, by {by}"))
+        }
         (_, Fate::CannotTell) => {
-            (Level::CannotTell, format!("Whether port {port} is open to {who} cannot be told: {by}"))
+            (Level::CannotTell, "port-unclear", format!("Whether port {port} is open to {who} cannot be told: {by}"))
         }
         _ => return None,
     };
-    Some(Finding { level, text })
+    Some(Finding { level, text, code })
 }
 
 impl Row {

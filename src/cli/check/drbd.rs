@@ -1,62 +1,60 @@
-//! `bascule check --drbd`: DRBD's files, its kernel, and what in either is a danger to domains that move.
+//! `bascule check --drbd`: DRBD's state, its files, its kernel, and what in them is a danger to domains that move.
 
 use std::path::Path;
 
+use bascule::checkup::{self, Finding, Level, Ways};
+use bascule::drbd::conf;
 use bascule::drbd::review::{Now, Seen, review};
-use bascule::drbd::{Drbd, conf};
 use bascule::host;
-use bascule::protocol::{Finding, Severity};
+use bascule::migrate::chain;
+use drbd_nl::Dialect;
 
 use super::super::exit::Error;
 use super::super::unfinished;
-use super::Verdict;
+use super::Part;
+
+pub(super) const NAME: &str = "drbd";
+const GOOD: &str = "DRBD's files and its kernel agree, and nothing in them is a danger to domains that move.";
 
 /// Reads the files, asks the kernel and compares.
-pub(super) fn look(state_dir: &Path) -> Result<Vec<Finding>, Error> {
+pub(super) fn part(state_dir: &Path, ways: &Ways) -> Result<Part, Error> {
     let files = conf::here();
-    let kernel = kernel()?;
+    let kernel = kernel(ways)?;
     let (node, uname) = (host::node_name(), conf::node().name);
-    Ok(review(&Seen {
+    let reviewed = review(&Seen {
         files: files.as_ref().map(Option::as_ref),
         kernel: kernel.as_ref().map(|(resources, dialect)| (resources.as_slice(), *dialect)),
-        migrating: &migrating(state_dir)?,
+        migrating: &unfinished::resources(state_dir)?,
         node: &node,
         uname: &uname,
-    }))
+    });
+    let mut findings: Vec<Finding> = reviewed.into_iter().map(told).collect();
+    findings.extend(match (&kernel, ways.replication()) {
+        (Some(_), Ok(replication)) => checkup::storage(&node, Some(&replication.inventory()?)),
+        // The review has told it where there are files.
+        _ if findings.iter().any(|finding| finding.code == "drbd-not-loaded") => Vec::new(),
+        _ => checkup::storage(&node, None),
+    });
+    findings.sort_by_key(|finding| finding.severity);
+    Ok(Part::of(NAME, findings, GOOD))
+}
+
+/// Nothing differs from files that are not there.
+fn told(finding: bascule::protocol::Finding) -> Finding {
+    let finding = Finding::from(finding);
+    match finding.code.as_str() {
+        "drbd-conf-missing" => Finding { severity: Level::CannotTell, ..finding },
+        _ => finding,
+    }
 }
 
 /// What the kernel has; nothing without the module.
-fn kernel() -> Result<Option<(Vec<Now>, drbd_nl::Dialect)>, Error> {
-    let drbd = match Drbd::open() {
+fn kernel(ways: &Ways) -> Result<Option<(Vec<Now>, Dialect)>, Error> {
+    let drbd = match &ways.drbd {
+        Ok(drbd) => drbd,
         Err(drbd_nl::Error::NotLoaded) => return Ok(None),
-        drbd => drbd?,
+        Err(error) => return Err(chain(error).into()),
     };
     let resources = drbd.status()?.iter().map(Now::from).collect();
     Ok(Some((resources, drbd.dialect())))
-}
-
-/// The resources that unfinished migrations name.
-fn migrating(state_dir: &Path) -> Result<Vec<String>, Error> {
-    let stories = unfinished::stories(state_dir)?;
-    let volumes = stories.iter().flat_map(|story| &story.head.volumes);
-    Ok(volumes.map(|volume| volume.id.resource.clone()).collect())
-}
-
-pub(super) fn verdict(findings: &[Finding]) -> Verdict {
-    match findings {
-        [] => Verdict::Good,
-        // Nothing differs from files that are not there.
-        [only] if only.code == "drbd-conf-missing" => Verdict::CannotTell,
-        _ => Verdict::Differs,
-    }
-}
-
-pub(super) fn show(findings: &[Finding]) {
-    for finding in findings {
-        let word = if finding.severity == Severity::Error { "error" } else { "warning" };
-        out!("{word}: {} [{}]\n  -> {}", finding.found, finding.code, finding.remedy);
-    }
-    if findings.is_empty() {
-        out!("DRBD's files and its kernel agree, and nothing in them is a danger to domains that move.");
-    }
 }

@@ -4,14 +4,25 @@ use std::net::IpAddr;
 
 use bascule::config::{Config, Relocation};
 use bascule::firewall::{self, Known, Level, Needs, Peers, Proposal, Report, Row};
+use bascule::host;
 use bascule::tls::Pins;
 use comfy_table::{Table, presets};
+use serde_json::json;
 
 use super::super::exit::Error;
-use super::Verdict;
+use super::{Part, Verdict, word};
+
+pub(super) const NAME: &str = "firewall";
+
+pub(super) fn part(config: &Config) -> Result<Part, Error> {
+    let report = look(config)?;
+    let (verdict, mut json) = (verdict(&report), json!(report));
+    json["node"] = json!(host::node_name());
+    Ok(Part { name: NAME, verdict, json, show: Box::new(move || show(&report)) })
+}
 
 /// How good what was found is.
-pub(super) fn verdict(report: &Report) -> Verdict {
+fn verdict(report: &Report) -> Verdict {
     match report.worst() {
         Some(Level::Error | Level::Warning) => Verdict::Differs,
         Some(Level::CannotTell) => Verdict::CannotTell,
@@ -19,7 +30,7 @@ pub(super) fn verdict(report: &Report) -> Verdict {
     }
 }
 
-pub(super) fn look(config: &Config) -> Result<Report, Error> {
+fn look(config: &Config) -> Result<Report, Error> {
     let relocation = &config.relocation;
     if !relocation.enabled {
         return Ok(Report::not_served(relocation.port));
@@ -51,26 +62,17 @@ fn listen(relocation: &Relocation) -> Result<Vec<IpAddr>, Error> {
     Ok(listen)
 }
 
-pub(super) fn show(report: &Report) {
+fn show(report: &Report) {
     if !report.rows.is_empty() {
         out!("{}\n", table(report).trim_fmt());
     }
     for finding in &report.findings {
-        out!("{}: {}.", word(finding.level), finding.text);
+        out!("{}: {}. [{}]", word(finding.level), finding.text, finding.code);
     }
     if report.findings.is_empty() {
         out!("Port {} is open to the peers, and to nobody else.", report.port);
     }
     report.proposal.iter().for_each(propose);
-}
-
-fn word(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warning => "warning",
-        Level::CannotTell => "cannot tell",
-        Level::Notice => "note",
-    }
 }
 
 fn table(report: &Report) -> Table {
