@@ -2,6 +2,8 @@
 //!
 //! Each begins from a clean pair, and after each action exactly one copy runs, on the node where the roles say so.
 
+#[path = "domains/check.rs"]
+mod check;
 #[path = "domains/life.rs"]
 mod life;
 #[path = "domains/oracle.rs"]
