@@ -66,6 +66,10 @@ pub enum Act {
     Restart,
     /// A person's command changes it: its name, or whether it runs.
     Command,
+    /// It goes to a file.
+    Save,
+    /// It comes from a file.
+    Restore,
 }
 
 impl fmt::Display for Act {
@@ -74,6 +78,8 @@ impl fmt::Display for Act {
             Self::End => "has shut down and is being destroyed or started anew",
             Self::Restart => "is being started anew",
             Self::Command => "is being changed by a command",
+            Self::Save => "is being saved to a file",
+            Self::Restore => "is being restored from a file",
         })
     }
 }

@@ -35,7 +35,8 @@ pub mod config;
 pub mod daemon;
 pub mod firewall;
 
-// What becomes of a domain that shuts down.
+// What becomes of a domain that shuts down, of one that goes to a file, and what it says meanwhile.
+pub mod saved;
 pub mod watch;
 
 // What it stands on: two traits, and who implements them.

@@ -158,23 +158,11 @@ impl<'a> Cleared<'a> {
             Ok(Journal::create(run.host.state_dir, head)?)
         });
         let journal = journal.map_err(Outcome::Failed)?;
-        self.stand_in_for_xl();
+        watch::stand_in_for_xl(run.host.run_dir, plan.domid, &plan.facts.name, plan.facts.uuid);
         let mut end = SourceEnd::new(run.host, journal, plan.request.timeouts);
         match run.host.reach(Step::SourceOpened) {
             Ok(()) => Ok(Opened { cleared: self, end }),
             Err(reason) => Err(self.undo(&mut end, reason)),
-        }
-    }
-
-    /// xl's own process for the domain ends when the domain suspends (xl_vmcontrol.c). One that is taken back after that has ours, which acts
-    /// only where xl's does not.
-    fn stand_in_for_xl(&self) {
-        let Cleared { run, plan, .. } = self;
-        if !watch::xl::watches(plan.domid, &plan.facts.name) {
-            return;
-        }
-        if let Err(error) = watch::announce(run.host.run_dir, plan.domid, plan.facts.uuid) {
-            tracing::warn!(error = %chain(&error), "if the domain is taken back, nobody will act when it reboots or crashes");
         }
     }
 

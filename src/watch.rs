@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use self::decide::{Actions, Deed, Hand, Verdict, judge};
 use self::record::Post;
@@ -110,6 +111,17 @@ pub struct Watcher<'a> {
 impl std::fmt::Debug for Watcher<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watcher").field("run_dir", &self.run_dir).finish_non_exhaustive()
+    }
+}
+
+/// xl's own process for a domain ends when the domain suspends (xl_vmcontrol.c, 4.17). One that goes on after that has ours, which acts only
+/// where xl's does not. For whoever is about to suspend it.
+pub fn stand_in_for_xl(run_dir: &Path, domid: DomId, name: &str, uuid: Uuid) {
+    if !xl::watches(domid, name) {
+        return;
+    }
+    if let Err(error) = announce(run_dir, domid, uuid) {
+        tracing::warn!(error = %chain(&error), "if the domain goes on, nobody will act when it reboots or crashes");
     }
 }
 

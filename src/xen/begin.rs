@@ -9,6 +9,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::uio::pread;
+use nix::unistd::{Whence, lseek};
 
 use super::error::{Error, Result};
 
@@ -29,8 +31,8 @@ pub(super) fn wait_writable(fd: BorrowedFd<'_>, abort: BorrowedFd<'_>) -> Result
     }
 }
 
-/// Waits until a stream that libxl can read has begun, and leaves all of it unread. What is no socket cannot be looked into,
-/// and is taken as it is.
+/// Waits until a stream that libxl can read has begun, and leaves all of it unread. What is neither socket nor file, a pipe, cannot be looked
+/// into, and is taken as it is.
 pub(super) fn wait_begun(fd: BorrowedFd<'_>, abort: BorrowedFd<'_>) -> Result<()> {
     let mut begin = [0; BEGIN_BYTES];
     loop {
@@ -40,9 +42,20 @@ pub(super) fn wait_begun(fd: BorrowedFd<'_>, abort: BorrowedFd<'_>) -> Result<()
             Ok(0) => return refused("it ended before it began"),
             Ok(_) => thread::sleep(TRICKLE),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(Errno::ENOTSOCK) => return Ok(()),
+            Err(Errno::ENOTSOCK) => return check_file(fd),
             Err(errno) => return Err(Error::Wait(errno.into())),
         }
+    }
+}
+
+/// A file has all that it will ever have.
+fn check_file(fd: BorrowedFd<'_>) -> Result<()> {
+    let Ok(at) = lseek(fd, 0, Whence::SeekCur) else { return Ok(()) };
+    let mut begin = [0; BEGIN_BYTES];
+    match pread(fd, &mut begin, at) {
+        Ok(BEGIN_BYTES) => check(&begin),
+        Ok(_) => refused("it ended before it began"),
+        Err(errno) => Err(Error::Wait(errno.into())),
     }
 }
 
@@ -74,7 +87,8 @@ fn refused<T>(reason: &'static str) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write, pipe};
+    use std::fs::File;
+    use std::io::{Read, Seek, SeekFrom, Write, pipe};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -121,6 +135,22 @@ mod tests {
         for (bytes, reason) in rows {
             assert!(begun(bytes).expect_err(reason).to_string().contains(reason));
         }
+    }
+
+    #[test]
+    fn a_file_is_looked_into_where_it_stands() {
+        let (abort, _writer) = pipe().expect("pipe");
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"a header").expect("write");
+        file.write_all(GOOD).expect("write");
+        let begins = |file: &mut File, at| {
+            file.seek(SeekFrom::Start(at)).expect("seek");
+            wait_begun(file.as_fd(), abort.as_fd())
+        };
+        begins(&mut file, 8).expect("begun");
+        assert_eq!(file.stream_position().expect("a position"), 8);
+        assert!(begins(&mut file, 9).expect_err("cut").to_string().contains("ended before"));
+        assert!(begins(&mut file, 0).expect_err("other").to_string().contains("no libxl stream"));
     }
 
     #[test]

@@ -51,6 +51,15 @@ impl DomainConfig {
         self
     }
 
+    /// The same for any number: the one that the domain had is not asked for where it is made anew.
+    #[must_use]
+    pub fn without_domid(mut self) -> Self {
+        if let Some(create) = self.0.pointer_mut("/c_info").and_then(Value::as_object_mut) {
+            create.remove("domid");
+        }
+        self
+    }
+
     /// The domain's UUID, if it has a valid one.
     #[must_use]
     pub fn uuid(&self) -> Option<uuid::Uuid> {

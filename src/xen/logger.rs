@@ -143,8 +143,11 @@ unsafe extern "C" fn progress(
 }
 
 /// The round that libxc's progress message is about: "Frames iteration 3", on some releases "Frames iteration 3 of 5"
-/// (xg_sr_save.c, update_progress_string).
+/// (xg_sr_save.c, update_progress_string); just "Frames" where there is one only (send_domain_memory_nonlive).
 fn round(doing_what: &str) -> Option<u32> {
+    if doing_what == "Frames" {
+        return Some(0);
+    }
     doing_what.strip_prefix("Frames iteration ")?.split(' ').next()?.parse().ok()
 }
 

@@ -17,6 +17,7 @@ use super::logger::Follower;
 use super::operation::{Nobody, Operation, Witness};
 use super::xenstore::Xenstore;
 use crate::ids::DomId;
+use crate::saved;
 use crate::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, Toolstack};
 
 /// The format that all of Xen from 4.6 on writes and reads (libxl-migration-stream, version 2).
@@ -34,14 +35,25 @@ impl Context {
         events: &OnStream,
         handle: &dyn Fn(Arc<dyn Abort>),
     ) -> Result<()> {
+        self.send(domid, fd, sys::LIBXL_SUSPEND_LIVE, events, handle)
+    }
+
+    fn send(
+        &self,
+        domid: DomId,
+        fd: BorrowedFd<'_>,
+        flags: u32,
+        events: &OnStream,
+        handle: &dyn Fn(Arc<dyn Abort>),
+    ) -> Result<()> {
         let operation = Operation::new(Some(follower(events)))?;
         let mut witness = SuspendWitness::new(self, domid, events)?;
         handle(operation.abort_switch());
         begin::wait_writable(fd, operation.abort_fd())?;
-        let live = sys::LIBXL_SUSPEND_LIVE.cast_signed();
+        let flags = flags.cast_signed();
         let saved = operation.run("libxl_domain_suspend", domid.into(), &mut witness, |ctx, how| {
             // SAFETY: the descriptor is open until run returns, at the operation's end (libxl.h, libxl_domain_suspend).
-            unsafe { sys::libxl_domain_suspend(ctx, domid.0, fd.as_raw_fd(), live, how) }
+            unsafe { sys::libxl_domain_suspend(ctx, domid.0, fd.as_raw_fd(), flags, how) }
         });
         if saved.is_err() {
             logdirty::off(domid);
@@ -145,6 +157,34 @@ fn no_log_dirty(info: &DomainInfo) -> String {
             "The hypervisor has no paging mode in which it can log the dirty memory of {name}: it needs hardware-assisted paging \
              (hap=1) or a Xen that has CONFIG_SHADOW_PAGING"
         ),
+    }
+}
+
+impl saved::Domains for Context {
+    fn write(
+        &self,
+        domid: DomId,
+        fd: BorrowedFd<'_>,
+        events: OnStream,
+        handle: &dyn Fn(Arc<dyn Abort>),
+    ) -> std::result::Result<(), toolstack::Error> {
+        Ok(self.send(domid, fd, 0, &events, handle)?)
+    }
+
+    fn state(&self, domid: DomId) -> std::result::Result<Option<RunState>, toolstack::Error> {
+        Ok(Context::state(self, domid)?)
+    }
+
+    fn resume(&self, domid: DomId) -> std::result::Result<(), toolstack::Error> {
+        Ok(Context::resume(self, domid)?)
+    }
+
+    fn pause(&self, domid: DomId) -> std::result::Result<(), toolstack::Error> {
+        Ok(Context::pause(self, domid)?)
+    }
+
+    fn destroy(&self, domid: DomId) -> std::result::Result<(), toolstack::Error> {
+        Ok(Context::destroy(self, domid)?)
     }
 }
 
