@@ -7,6 +7,7 @@ macro_rules! out {
 
 mod check;
 mod config;
+mod console;
 pub(crate) mod domain;
 mod drbd;
 pub(crate) mod exit;
@@ -73,6 +74,7 @@ enum Command {
     Pause(life::Pause),
     Unpause(life::Unpause),
     Rename(life::Rename),
+    Console(console::Console),
     Serve(Serve),
     Config(config::Config),
     Pair(pair::Pair),
@@ -281,6 +283,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Reboot(reboot) => life::reboot(&reboot, state_dir),
         Command::Pause(pause) => life::pause(&pause, state_dir),
         Command::Unpause(unpause) => life::unpause(&unpause, state_dir),
+        Command::Console(args) => console::run(&args),
         Command::Rename(rename) => life::rename(&rename, state_dir),
         Command::Watch(watch) => watch::run(&watch, state_dir),
         Command::Session(session) => serve::session(&session, config.state.dir),

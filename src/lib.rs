@@ -36,6 +36,7 @@ pub mod daemon;
 pub mod firewall;
 
 // What becomes of a domain that shuts down, of one that goes to a file, and what it says meanwhile.
+pub mod console;
 pub mod saved;
 pub mod watch;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bascule::console::Which;
 use bascule::ids::DomId;
 use bascule::migrate::chain;
 use bascule::toolstack::RunState;
@@ -12,6 +13,7 @@ use bascule::{domcfg, host, watch};
 use clap::Args;
 
 use super::ConfigFile;
+use super::console::Attached;
 use super::exit::Error;
 
 /// Start a domain from a file of xl's format
@@ -28,6 +30,9 @@ pub(crate) struct Create {
     /// Leave the domain paused
     #[arg(short, long)]
     paused: bool,
+    /// Attach to its console before it runs, so that it says nothing unseen; Ctrl-] detaches
+    #[arg(short, long)]
+    console: bool,
     /// Print the resulting configuration as libxl's JSON and start nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -52,19 +57,39 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
     }
     let context = Context::open()?;
     let domid = context.create(&config)?;
-    let watched = put_in_charge(&context, domid);
-    if !args.paused {
+    let console = begin(&context, domid, config.name(), Begin { paused: args.paused, console: args.console })?;
+    console.map_or(Ok(()), Attached::attend)
+}
+
+/// How a domain that has just been made begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begin {
+    pub(super) paused: bool,
+    /// Its console is shown.
+    pub(super) console: bool,
+}
+
+/// Somebody is in charge of it, somebody has its console, and then it runs.
+pub(super) fn begin<'a>(
+    context: &'a Context,
+    domid: DomId,
+    name: &str,
+    how: Begin,
+) -> Result<Option<Attached<'a>>, Error> {
+    let watched = put_in_charge(context, domid);
+    let console = how.console.then(|| Attached::to(context, domid, name, Which::Usual(0)));
+    if !how.paused {
         context.unpause(domid)?;
     }
-    out!("{} is domain {domid}", config.name());
+    out!("{name} is domain {domid}");
     if let Err(why) = watched {
         out!("Nobody will start it anew when it reboots or crashes: {why}");
     }
-    Ok(())
+    console.transpose().map_err(|why| format!("{name} is there, but not its console: {}", chain(why.as_ref())).into())
 }
 
 #[expect(clippy::print_stderr, reason = "the program's messages")]
-fn tell(file: &Path, warnings: &[domcfg::Warning]) {
+pub(super) fn tell(file: &Path, warnings: &[domcfg::Warning]) {
     warnings.iter().for_each(|warning| eprintln!("bascule: {}: {warning}", file.display()));
 }
 

@@ -8,6 +8,7 @@
 mod begin;
 pub mod clock;
 pub mod config;
+mod console;
 pub mod context;
 pub mod cpuid;
 mod disposed;
@@ -26,5 +27,6 @@ pub mod xenstore;
 pub mod xlu;
 
 pub use config::DomainConfig;
+pub use console::ConsoleLine;
 pub use context::Context;
 pub use error::Error;
