@@ -17,8 +17,10 @@ mod life;
 mod list;
 mod log;
 mod migrate;
+mod pace;
 mod pair;
 mod recover;
+mod saved;
 mod secured;
 mod serve;
 mod settings;
@@ -73,7 +75,10 @@ enum Command {
     Reboot(life::Reboot),
     Pause(life::Pause),
     Unpause(life::Unpause),
+    Resume(life::Resume),
     Rename(life::Rename),
+    Save(saved::Save),
+    Restore(saved::Restore),
     Console(console::Console),
     Serve(Serve),
     Config(config::Config),
@@ -283,6 +288,9 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Reboot(reboot) => life::reboot(&reboot, state_dir),
         Command::Pause(pause) => life::pause(&pause, state_dir),
         Command::Unpause(unpause) => life::unpause(&unpause, state_dir),
+        Command::Resume(resume) => life::resume(&resume, state_dir),
+        Command::Save(save) => return saved::save(&save, state_dir),
+        Command::Restore(restore) => saved::restore(&restore, state_dir),
         Command::Console(args) => console::run(&args),
         Command::Rename(rename) => life::rename(&rename, state_dir),
         Command::Watch(watch) => watch::run(&watch, state_dir),

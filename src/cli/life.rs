@@ -1,4 +1,4 @@
-//! `bascule reboot`, `pause`, `unpause` and `rename`: what a person does to a domain that runs, and must not do to one that is on its way.
+//! `bascule reboot`, `pause`, `unpause`, `resume` and `rename`: what a person does to a domain that runs, and must not do to one that is on its way.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(crate) struct Reboot {
 
 /// Runs `reboot`.
 pub(crate) fn reboot(args: &Reboot, state_dir: &Path) -> Result<(), Error> {
-    let hold = Hold::take(&args.domain, state_dir)?;
+    let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
     hold.refuse_unless(&[RunState::Running], "it cannot hear the request")?;
     Ok(hold.context.reboot(hold.domain.domid)?)
 }
@@ -40,7 +40,7 @@ pub(crate) struct Pause {
 
 /// Runs `pause`.
 pub(crate) fn pause(args: &Pause, state_dir: &Path) -> Result<(), Error> {
-    let hold = Hold::take(&args.domain, state_dir)?;
+    let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
     hold.refuse_unless(&[RunState::Running, RunState::Paused], "there is nothing to pause")?;
     Ok(hold.context.pause(hold.domain.domid)?)
 }
@@ -56,9 +56,27 @@ pub(crate) struct Unpause {
 
 /// Runs `unpause`.
 pub(crate) fn unpause(args: &Unpause, state_dir: &Path) -> Result<(), Error> {
-    let hold = Hold::take(&args.domain, state_dir)?;
+    let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
     hold.refuse_unless(&[RunState::Running, RunState::Paused], "there is nothing to unpause")?;
     Ok(hold.context.unpause(hold.domain.domid)?)
+}
+
+/// Let a suspended domain go on
+///
+/// For one that `xl suspend` has suspended, or that a save has left so because its process was killed: it runs on where it stopped, as if nothing
+/// had been. A file that it was saved to is of no use then: the disks go on, too. Refused while bascule migrates or saves it; what xl does with
+/// a suspended domain cannot be seen, so be sure that no `xl save` or `xl migrate` of it is under way.
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// The domain, by name or number
+    domain: String,
+}
+
+/// Runs `resume`.
+pub(crate) fn resume(args: &Resume, state_dir: &Path) -> Result<(), Error> {
+    let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
+    hold.refuse_unless(&[RunState::Suspended], "there is nothing to resume")?;
+    Ok(hold.context.resume(hold.domain.domid)?)
 }
 
 /// Give a domain another name
@@ -89,7 +107,7 @@ fn new_name(name: &str) -> Result<String, String> {
 
 /// Runs `rename`.
 pub(crate) fn rename(args: &Rename, state_dir: &Path) -> Result<(), Error> {
-    let hold = Hold::take(&args.domain, state_dir)?;
+    let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
     // Nor may something that goes on under the new name meet it.
     let _new = match args.name == hold.domain.name {
         true => return Ok(()),
@@ -99,14 +117,15 @@ pub(crate) fn rename(args: &Rename, state_dir: &Path) -> Result<(), Error> {
 }
 
 /// A domain that no migration has in hand, and none gets hold of while this lives.
-struct Hold {
-    context: Context,
-    domain: Domain,
+pub(super) struct Hold {
+    pub(super) context: Context,
+    pub(super) domain: Domain,
     _alone: Record,
 }
 
 impl Hold {
-    fn take(name: &str, state_dir: &Path) -> Result<Hold, Error> {
+    /// `act` is what is done to it, for whoever meets the record.
+    pub(super) fn take(name: &str, act: Act, state_dir: &Path) -> Result<Hold, Error> {
         let context = Context::open()?;
         let domain = context.find(name)?.domain;
         if domain.domid == DomId(0) {
@@ -116,14 +135,14 @@ impl Hold {
         if plan::is_between_hosts(name) {
             return Err(format!("{name} belongs to a migration that has not ended: bascule recover --dry-run").into());
         }
-        let alone = Record::act(host::RUN_DIR.as_ref(), Act::Command, name)?;
+        let alone = Record::act(host::RUN_DIR.as_ref(), act, name)?;
         if journal::keeps_domain(state_dir, domain.uuid)? {
             return Err(format!("{name} is in a migration that is not finished: bascule recover --dry-run").into());
         }
         Ok(Hold { context, domain, _alone: alone })
     }
 
-    fn refuse_unless(&self, states: &[RunState], otherwise: &str) -> Result<(), Error> {
+    pub(super) fn refuse_unless(&self, states: &[RunState], otherwise: &str) -> Result<(), Error> {
         let Domain { name, state, .. } = &self.domain;
         match states.contains(state) {
             true => Ok(()),

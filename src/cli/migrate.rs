@@ -1,8 +1,8 @@
 //! `bascule migrate`: one line a phase, and the receipt.
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bascule::config::Config;
 use bascule::fault::Faults;
@@ -15,6 +15,7 @@ use bascule::stream::Cancel;
 use super::Migrate;
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT, REFUSED};
 use super::here::Here;
+use super::pace::Pace;
 
 /// Runs the command.
 pub(crate) fn run(args: &Migrate, config: &Config) -> ExitCode {
@@ -159,25 +160,12 @@ impl Report for Json {
 struct Lines {
     domain: String,
     host: String,
-    round: Mutex<Option<(u32, Instant)>>,
+    pace: Pace,
 }
 
 impl Lines {
     fn new(args: &Migrate) -> Lines {
-        Lines { domain: args.domain.clone(), host: args.host.clone(), round: Mutex::default() }
-    }
-
-    /// Whether this progress is worth a line.
-    fn is_due(&self, round: u32, finished: bool) -> bool {
-        let mut last = self.round.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = match *last {
-            Some((shown, at)) => shown != round || finished || at.elapsed() >= PROGRESS_INTERVAL,
-            None => true,
-        };
-        if due {
-            *last = Some((round, Instant::now()));
-        }
-        due
+        Lines { domain: args.domain.clone(), host: args.host.clone(), pace: Pace::default() }
     }
 }
 
@@ -188,7 +176,7 @@ impl Report for Lines {
                 let seconds = Duration::from_millis(at_ms).as_secs_f64();
                 out!("[{seconds:7.3}] {}", sentence(phase, &self.domain, &self.host));
             }
-            Event::Progress { round, done, total, bytes } if self.is_due(round, done == total) => {
+            Event::Progress { round, done, total, bytes } if self.pace.is_due(round, done == total) => {
                 out!("            round {round}: {done} of {total} pages, {} MiB sent", bytes >> 20);
             }
             Event::Suspended => out!("            {} is suspended: downtime begins", self.domain),
@@ -202,9 +190,6 @@ impl Report for Lines {
         }
     }
 }
-
-/// Between two lines of one round.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 fn sentence(phase: Phase, domain: &str, host: &str) -> String {
     match phase {

@@ -2,6 +2,7 @@
 
 mod check;
 
+use std::ffi::c_int;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -220,7 +221,12 @@ const TURN_AWAY_WAIT: Duration = Duration::from_secs(2);
 
 /// SIGINT and SIGTERM become the wish to stop; a second one changes nothing.
 pub(crate) fn cancel_on_signal(cancel: &Cancel) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    cancel_on(cancel, &[SIGINT, SIGTERM])
+}
+
+/// The same for other signals.
+pub(crate) fn cancel_on(cancel: &Cancel, signals: &[c_int]) -> io::Result<()> {
+    let mut signals = Signals::new(signals)?;
     let cancel = cancel.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {
