@@ -8,6 +8,8 @@ mod check;
 mod life;
 #[path = "domains/oracle.rs"]
 mod oracle;
+#[path = "domains/saved.rs"]
+mod saved;
 
 #[path = "relocation/authority.rs"]
 mod authority;
