@@ -3,7 +3,7 @@
 use std::env;
 
 /// The cfgs, each from `DEP_XENLIGHT_HAVE_*` of the same name (xen-sys/build.rs, FEATURES).
-const FEATURES: [&str; 3] = ["LOGDIRTY_CONTROL", "DEVICE_TRUSTED", "PCI_SPEC_STRING"];
+const FEATURES: [&str; 4] = ["LOGDIRTY_CONTROL", "CPU_POLICY", "DEVICE_TRUSTED", "PCI_SPEC_STRING"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -28,7 +28,7 @@ use uuid::Uuid;
 pub use self::error::Error;
 use self::error::io_error;
 pub use self::record::{Done, FORMAT, Head, JournaledVolume, Peer, Record, Sample};
-pub use self::shelf::{Listed, keeps_domain, list, open_for, prune, read, unfinished};
+pub use self::shelf::{Listed, keeps_domain, list, open_for, open_of, prune, read, unfinished};
 pub use self::story::{Entry, Stage, Story, this_boot};
 
 /// Where the journals are, unless a caller says otherwise.

@@ -14,12 +14,14 @@ use std::process::ExitCode;
 const LIBXL_API_VERSION: &str = "0x041400";
 
 /// The libraries by their pkg-config names. The linker is told to keep those that a program really uses.
-const LIBRARIES: [&str; 5] = ["xenlight", "xlutil", "xenstore", "xentoollog", "xencontrol"];
+const LIBRARIES: [&str; 6] = ["xenlight", "xlutil", "xenstore", "xentoollog", "xencontrol", "xenguest"];
 
 /// What may differ between Xen releases and matters to us: the name that we export, and what the bindings or headers contain where it exists.
-const FEATURES: [(&str, &str); 3] = [
+const FEATURES: [(&str, &str); 4] = [
     // Since 4.16 log-dirty calls have a function of their own; before, xc_shadow_control carried them.
     ("HAVE_LOGDIRTY_CONTROL", "pub fn xc_logdirty_control("),
+    // Since 4.16 libxenguest has CPU policies as objects.
+    ("HAVE_CPU_POLICY", "pub fn xc_cpu_policy_get_system("),
     // libxl.h: nics have a field `trusted`, disks too (XSA-403).
     ("HAVE_DEVICE_TRUSTED", "pub const LIBXL_HAVE_DISK_TRUSTED"),
     // Since 4.15 libxlutil reads whole PCI specifications, names included.
@@ -88,10 +90,11 @@ fn make_bindings(include_paths: &[impl AsRef<Path>]) -> Result<String, String> {
         .clang_args(include_paths.iter().map(|path| format!("-I{}", path.as_ref().display())))
         .allowlist_function("(libxl|xlu|xs|xtl)_.*")
         .allowlist_function("xc_(interface_open|interface_close|shadow_control|logdirty_control)")
+        .allowlist_function("xc_cpu_policy_(init|destroy|get_domain|get_system|get_size|serialise)")
         // Both sides of a log callback share the va_list type that bindgen gives to this one.
         .allowlist_function("vsnprintf")
         .allowlist_type("(libxl|xlu|xs|XLU|xentoollog)_.*")
-        .allowlist_var("(LIBXL|XS|XBT|XTL|ERROR|XEN_DOMCTL_SHADOW_OP)_.*")
+        .allowlist_var("(LIBXL|XS|XBT|XTL|ERROR|XEN_DOMCTL_SHADOW_OP|XEN_SYSCTL_cpu_policy)_.*")
         .blocklist_type("_?IO_FILE|FILE|pollfd|timeval")
         .raw_line("use libc::{FILE, pollfd, timeval};")
         // C may return a value that this header does not know; a Rust enum would make that undefined behaviour.

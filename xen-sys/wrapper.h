@@ -4,6 +4,7 @@
 #include <xentoollog.h>
 #include <xenstore.h>
 #include <xenctrl.h>
+#include <xenguest.h>
 #include <libxl.h>
 #include <libxl_event.h>
 #include <libxl_utils.h>

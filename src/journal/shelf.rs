@@ -63,28 +63,34 @@ pub fn read(dir: &Path, id: Uuid) -> Result<Option<Story>, Error> {
 /// # Errors
 /// A journal whose head cannot be read: it must not be taken for permission.
 pub fn open_for(dir: &Path, volume: &VolumeId) -> Result<Option<Story>, Error> {
-    for (_, path) in journals_in(dir)? {
-        let scan = scan::look(&path)?.map(|(scan, _)| scan);
-        if let Some(scan) = scan.filter(|scan| scan.is_open() && scan.story.names(volume)) {
-            return Ok(Some(scan.story));
-        }
-    }
-    Ok(None)
+    find_open(dir, |story| story.names(volume))
+}
+
+/// The same by the UUID of its domain.
+///
+/// # Errors
+/// As for [`open_for`].
+pub fn open_of(dir: &Path, uuid: Uuid) -> Result<Option<Story>, Error> {
+    find_open(dir, |story| story.head.uuid == uuid)
 }
 
 /// Whether an unfinished journal, held or not, keeps the domain of this UUID from everybody but its migration. What a damaged one says up
 /// to the damage counts.
 ///
 /// # Errors
-/// A journal whose head cannot be read: it must not be taken for permission.
+/// As for [`open_for`].
 pub fn keeps_domain(dir: &Path, uuid: Uuid) -> Result<bool, Error> {
+    Ok(find_open(dir, |story| story.head.uuid == uuid && story.keeps_domain())?.is_some())
+}
+
+fn find_open(dir: &Path, is_wanted: impl Fn(&Story) -> bool) -> Result<Option<Story>, Error> {
     for (_, path) in journals_in(dir)? {
         let scan = scan::look(&path)?.map(|(scan, _)| scan);
-        if scan.is_some_and(|scan| scan.is_open() && scan.story.head.uuid == uuid && scan.story.keeps_domain()) {
-            return Ok(true);
+        if let Some(scan) = scan.filter(|scan| scan.is_open() && is_wanted(&scan.story)) {
+            return Ok(Some(scan.story));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// All journals, finished ones included, oldest first; a missing directory has none.

@@ -1,5 +1,5 @@
-//! Raw bindings to libxenlight, libxlutil, libxenstore and libxentoollog, and to the few calls of libxenctrl that libxl has
-//! no equal of. They are made at build time from the headers of the installed Xen; nothing here is written by hand.
+//! Raw bindings to libxenlight, libxlutil, libxenstore and libxentoollog, and to the few calls of libxenctrl and
+//! libxenguest that libxl has no equal of. They are made at build time from the headers of the installed Xen; nothing here is written by hand.
 //!
 //! C enums are newtypes around an integer, since C may return a value that the headers did not name. The structs derive
 //! `Copy` but own memory: wrap them, initialise them by `libxl_X_init`, and dispose of them once.
