@@ -32,11 +32,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bascule::config::{Address, Config, Level};
+use bascule::config::{Address, Config, Level, PathPattern};
 use bascule::daemon::Entry;
 use bascule::fault::Fault;
 use bascule::migrate::chain;
-use bascule::plan::{self, RELOCATION_PORT};
+use bascule::plan::{self, BridgeMap, RELOCATION_PORT};
+use bascule::preflight;
 use bascule::protocol::Handover;
 use bascule::receive;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -100,6 +101,7 @@ enum Command {
 /// The domain's memory is streamed to the bascule daemon of HOST while it runs; then it is suspended for a moment, the right
 /// to write its volumes moves over, and it goes on there. Whatever fails before that leaves it running here.
 #[derive(Debug, ClapArgs)]
+#[command(after_long_help = preflight::codes::table())]
 pub(crate) struct Migrate {
     /// Accepted as xm and xl have it: a migration is always live
     #[arg(short, long)]
@@ -115,6 +117,14 @@ pub(crate) struct Migrate {
     /// (the default there); `dual`, two Primaries for a moment, with which any domain on DRBD can move
     #[arg(long, value_parser = handover)]
     handover: Option<Handover>,
+    /// The disk VDEV is no DRBD volume, but both hosts have the same storage under its path; may be given several times. It must be a
+    /// block device that the kernel serves (phy:), and the destination's configuration must allow it ([guests] shared-disks)
+    #[arg(long = "shared-disk", value_name = "VDEV")]
+    shared_disks: Vec<String>,
+    /// Put the nics that are on bridge OLD here on bridge NEW there; may be given several times. It goes before what the destination's
+    /// configuration says ([guests] bridges)
+    #[arg(long = "map-bridge", value_name = "OLD=NEW")]
+    bridges: Vec<BridgeMap>,
     /// Only look: print what would make it fail, on both hosts
     #[arg(long)]
     dry_run: bool,
@@ -228,6 +238,15 @@ pub(crate) struct Session {
     /// What their nics may name
     #[arg(long = "nic-script")]
     nic_scripts: Vec<String>,
+    /// What they may have as disks, and write
+    #[arg(long = "shared-disk")]
+    shared_disks: Vec<PathPattern>,
+    /// The same, but only read
+    #[arg(long = "read-only-disk")]
+    read_only_disks: Vec<PathPattern>,
+    /// Bridges that have another name here
+    #[arg(long = "map-bridge")]
+    bridges: Vec<BridgeMap>,
     #[command(flatten)]
     security: Secured,
     #[command(flatten)]

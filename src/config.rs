@@ -6,6 +6,7 @@
 
 mod check;
 mod listen;
+mod pattern;
 mod sxp;
 mod tables;
 mod value;
@@ -18,6 +19,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use self::listen::Address;
+pub use self::pattern::PathPattern;
 use self::tables::Setting;
 pub use self::tables::{Config, Guests, Log, Relocation, Security, State, Timeouts};
 use self::value::Value;

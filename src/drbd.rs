@@ -16,6 +16,7 @@ use drbd_nl::{ConnectionState, ConnectionStatus, PeerDeviceStatus, ReplState, Re
 
 pub use self::heal::Error as HealError;
 use self::heal::Healing;
+use crate::backing;
 use crate::dm::DeviceNumber;
 use crate::holders;
 use crate::ids::{DomId, Minor, VolumeId};
@@ -96,13 +97,6 @@ impl Drbd {
         Layer::find(volume)?.ok_or_else(|| format!("Volume {volume} has no layer of ours").into())
     }
 
-    fn minor_of(&self, target: &str) -> Result<Option<u32>, Error> {
-        let path = Path::new(target);
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let number = real.to_str().and_then(|path| path.strip_prefix("/dev/drbd"));
-        Ok(number.and_then(|number| number.parse().ok()))
-    }
-
     fn volume_of_minor(&self, minor: u32) -> Result<Option<VolumeId>, Error> {
         let resources = self.status()?;
         let mut volumes =
@@ -110,11 +104,19 @@ impl Drbd {
         Ok(volumes.find(|(_, volume)| volume.minor == minor).map(|(resource, volume)| id_of(resource, volume)))
     }
 
-    fn volume_of_name(&self, target: &str) -> Result<Option<VolumeId>, Error> {
-        let (name, number) = match target.split_once('/') {
-            Some((name, number)) => (name, Some(number)),
-            None => (target, None),
+    /// By the path of its backing device, below /dev.
+    fn volume_on(&self, backing: &str) -> Result<Option<VolumeId>, Error> {
+        let is_there = |volume: &VolumeStatus| {
+            volume.backing_dev.as_deref().and_then(|path| path.strip_prefix("/dev/")) == Some(backing)
         };
+        let resources = self.status()?;
+        let found = resources.iter().find_map(|resource| {
+            resource.volumes.iter().find(|volume| is_there(volume)).map(|volume| id_of(resource, volume))
+        });
+        Ok(found)
+    }
+
+    fn volume_of_name(&self, name: &str, number: Option<&str>) -> Result<Option<VolumeId>, Error> {
         let Some(resource) = self.netlink().resource(name)? else { return Ok(None) };
         match (number, resource.volumes.as_slice()) {
             (None, [only]) => Ok(Some(id_of(&resource, only))),
@@ -131,10 +133,16 @@ impl Drbd {
 
 impl Replication for Drbd {
     fn resolve(&self, target: &str) -> Result<Option<VolumeId>, Error> {
-        match self.minor_of(target)? {
-            Some(minor) => self.volume_of_minor(minor),
-            None if target.starts_with('/') => Ok(None),
-            None => self.volume_of_name(target),
+        let target = target.strip_prefix("drbd:").or(target.strip_prefix("phy:")).unwrap_or(target);
+        match backing::device(Path::new(target)) {
+            Some(DeviceNumber { major: DeviceNumber::DRBD_MAJOR, minor }) => self.volume_of_minor(minor),
+            Some(_) => Ok(None),
+            None => match Named::by(target) {
+                Named::Minor(minor) => self.volume_of_minor(minor),
+                Named::Backing(path) => self.volume_on(path),
+                Named::Volume(name, number) => self.volume_of_name(name, number),
+                Named::Nothing => Ok(None),
+            },
         }
     }
 
@@ -243,6 +251,35 @@ impl Drbd {
     }
 }
 
+/// What a disk's target says, where it is no device of this host: a name of DRBD's, or a path that udev would have made a link of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named<'a> {
+    /// `/dev/drbdN`.
+    Minor(u32),
+    /// `/dev/drbd/by-disk/PATH`: the backing device is /dev/PATH.
+    Backing(&'a str),
+    /// `RES`, `RES/VOL`, or `/dev/drbd/by-res/` before it.
+    Volume(&'a str, Option<&'a str>),
+    /// It is not DRBD's.
+    Nothing,
+}
+
+impl Named<'_> {
+    fn by(target: &str) -> Named<'_> {
+        let below = |directory: &str| target.strip_prefix("/dev/drbd").and_then(|rest| rest.strip_prefix(directory));
+        let minor = target.strip_prefix("/dev/drbd").and_then(|number| number.parse().ok());
+        match (minor, below("/by-disk/"), below("/by-res/").or((!target.starts_with('/')).then_some(target))) {
+            (Some(minor), ..) => Named::Minor(minor),
+            (None, Some(path), _) => Named::Backing(path),
+            (None, None, Some(name)) => match name.split_once('/') {
+                Some((name, number)) => Named::Volume(name, Some(number)),
+                None => Named::Volume(name, None),
+            },
+            (None, None, None) => Named::Nothing,
+        }
+    }
+}
+
 fn id_of(resource: &ResourceStatus, volume: &VolumeStatus) -> VolumeId {
     VolumeId { resource: resource.name.clone(), volume: u16::try_from(volume.volume).unwrap_or(u16::MAX) }
 }
@@ -301,4 +338,28 @@ fn out_of_sync_sectors(resource: &ResourceStatus, volume: &VolumeStatus) -> u64 
     let peers = resource.connections.iter().flat_map(|connection| &connection.peer_devices);
     let per_peer = peers.filter(|peer| peer.volume == volume.volume).map(|peer| peer.out_of_sync_sectors);
     per_peer.chain(volume.out_of_sync_sectors).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_names_its_volume_in_many_ways() {
+        let rows = [
+            ("r0", Named::Volume("r0", None)),
+            ("r0/1", Named::Volume("r0", Some("1"))),
+            ("/dev/drbd/by-res/r0", Named::Volume("r0", None)),
+            ("/dev/drbd/by-res/r0/1", Named::Volume("r0", Some("1"))),
+            ("/dev/drbd7", Named::Minor(7)),
+            ("/dev/drbd/by-disk/vg/lv", Named::Backing("vg/lv")),
+            ("/dev/drbd/by-else/r0", Named::Nothing),
+            ("/dev/drbd7x", Named::Nothing),
+            ("/dev/vg/lv", Named::Nothing),
+            ("/srv/drbd7", Named::Nothing),
+        ];
+        for (target, named) in rows {
+            assert_eq!(Named::by(target), named, "{target}");
+        }
+    }
 }

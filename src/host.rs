@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::config::{Guests, Security};
 use crate::fault::{Faults, Step};
+use crate::preflight::Code;
 use crate::protocol::{Finding, Severity};
 use crate::replication::Replication;
 use crate::toolstack::{Error, Toolstack};
@@ -73,17 +74,17 @@ impl<'a> Host<'a> {
     }
 
     /// A finding on this node that stops a migration.
-    pub fn error(&self, code: &str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub fn error(&self, code: Code, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
         self.finding(Severity::Error, code, found.into(), remedy.into())
     }
 
     /// A finding on this node that is worth knowing.
-    pub fn warning(&self, code: &str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub fn warning(&self, code: Code, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
         self.finding(Severity::Warning, code, found.into(), remedy.into())
     }
 
-    fn finding(&self, severity: Severity, code: &str, found: String, remedy: String) -> Finding {
-        Finding { code: code.into(), severity, node: self.node.into(), found, remedy }
+    fn finding(&self, severity: Severity, code: Code, found: String, remedy: String) -> Finding {
+        Finding { code: code.name().into(), severity, node: self.node.into(), found, remedy }
     }
 }
 

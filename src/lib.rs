@@ -41,6 +41,7 @@ pub mod saved;
 pub mod watch;
 
 // What it stands on: two traits, and who implements them.
+pub mod cpu;
 pub mod drbd;
 pub mod host;
 pub mod replication;
@@ -49,6 +50,7 @@ pub mod xen;
 
 // The right to write a volume on this host, and the programs that libxl runs for it.
 pub mod admission;
+pub mod backing;
 pub mod dm;
 pub mod holders;
 pub mod hotplug;

@@ -24,7 +24,7 @@ use crate::journal::{self, Head, Journal, JournaledVolume, Peer};
 use crate::orders::{self, Follower};
 use crate::peer::{self, refusal};
 use crate::plan::{self, Plan, Request};
-use crate::preflight::{self, stops};
+use crate::preflight::{self, Code, stops};
 use crate::protocol::{Finding, Go, Handover, Held, Kept, Message, Released as ReleasedMessage, Started, Stream};
 use crate::report::{Event, Phase, Report};
 use crate::stream::{self, Cancel, Streamed};
@@ -120,12 +120,12 @@ fn in_clear(run: Run<'_>, plan: &Plan, channel: &Channel) -> Option<Finding> {
     let found =
         || format!("The memory of {} goes to {} in clear, and nobody proves who he is", facts.name, request.host);
     let remedy = "Take the hosts out of [security] in-clear in both configurations, and bascule pair them";
-    (channel.protection() == Protection::Clear).then(|| run.host.warning("in-clear", found(), remedy))
+    (channel.protection() == Protection::Clear).then(|| run.host.warning(Code::InClear, found(), remedy))
 }
 
 fn unreachable(run: Run<'_>, plan: &Plan, error: &Error) -> Finding {
     let found = format!("{} could not be asked: {}", plan.request.host, chain(error.as_ref()));
-    run.host.error("destination-unreachable", found, "There: systemctl status bascule, or bascule serve")
+    run.host.error(Code::DestinationUnreachable, found, "There: systemctl status bascule, or bascule serve")
 }
 
 /// An error and its sources in one line.

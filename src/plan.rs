@@ -1,10 +1,14 @@
 //! A request becomes a [`Plan`]: the domain, its disks on their volumes, both ends. Pure data, read from libxl's JSON.
 
+mod bridges;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
+pub use self::bridges::{BridgeMap, map_bridges};
+use crate::cpu::Policy;
 use crate::ids::{DomId, VolumeId};
-use crate::protocol::Handover;
+use crate::protocol::{Handover, OfferedDisk};
 use crate::replication::{Attachment, VolumeState};
 use crate::timeouts::timeouts;
 
@@ -25,6 +29,10 @@ pub struct Request {
     pub port: u16,
     /// The handover that was asked for; `None` takes what the disks' attachment allows.
     pub handover: Option<Handover>,
+    /// Disks, by their names in the guest, of which the administrator says that both hosts have the same storage there.
+    pub shared_disks: Vec<String>,
+    /// Bridges that have another name at the destination.
+    pub bridges: Vec<BridgeMap>,
     /// Only preflight.
     pub dry_run: bool,
     /// The bounds of every wait.
@@ -66,6 +74,14 @@ pub struct Plan {
     pub config: String,
     /// The volumes under its disks, each once, in the order of the disks.
     pub volumes: Vec<PlannedVolume>,
+    /// The disks that lie on no volume.
+    pub disks: Vec<OfferedDisk>,
+    /// The nics whose bridge the user has named, by their indices in the configuration.
+    pub settled_nics: Vec<usize>,
+    /// What the domain sees of the processor, if the hypervisor tells.
+    pub cpu: Option<Policy>,
+    /// The version of this host's hypervisor, if it tells.
+    pub release: Option<(i32, i32)>,
     /// How the volumes will be handed over.
     pub handover: Handover,
     /// What the user asked for.
@@ -134,6 +150,12 @@ pub struct DiskFacts {
     pub target: String,
     /// The hotplug program, if one is named.
     pub script: Option<String>,
+    /// libxl's word for the format, such as `raw`, `qcow2` or `empty`; `unknown` when none is written.
+    pub format: String,
+    /// libxl's word for what serves it in dom0, such as `phy` or `qdisk`; `unknown` when none is written.
+    pub backend: String,
+    /// Whether the guest may write to it.
+    pub writable: bool,
 }
 
 impl DomainFacts {
@@ -246,11 +268,24 @@ struct RawDisk {
     pdev_path: Option<String>,
     #[serde(default)]
     script: Option<String>,
+    #[serde(default = "unknown")]
+    format: String,
+    #[serde(default = "unknown")]
+    backend: String,
+    #[serde(default)]
+    readwrite: i64,
+}
+
+/// What libxl takes for said where its JSON says nothing.
+fn unknown() -> String {
+    "unknown".to_owned()
 }
 
 impl From<RawDisk> for DiskFacts {
     fn from(raw: RawDisk) -> DiskFacts {
-        DiskFacts { vdev: raw.vdev, target: raw.pdev_path.unwrap_or_default(), script: raw.script }
+        let RawDisk { vdev, pdev_path, script, format, backend, readwrite } = raw;
+        let (target, script) = (pdev_path.unwrap_or_default(), script.filter(|script| !script.is_empty()));
+        DiskFacts { vdev, target, script, format, backend, writable: readwrite != 0 }
     }
 }
 
@@ -277,15 +312,17 @@ mod tests {
         assert_eq!((facts.name.as_str(), facts.kind.as_str()), ("vm0", "pv"));
         assert_eq!(facts.memory_max_kib, 131_072);
         assert_eq!(facts.bridges, ["xenbr0"]);
-        let script = Some("block-drbd".to_owned());
-        assert_eq!(facts.disks, [DiskFacts { vdev: "xvdb".into(), target: "r1/1".into(), script }]);
+        let (script, format) = (Some("block-drbd".to_owned()), "raw".to_owned());
+        let (vdev, target, backend) = ("xvdb".into(), "r1/1".into(), "unknown".into());
+        assert_eq!(facts.disks, [DiskFacts { vdev, target, script, format, backend, writable: false }]);
     }
 
     #[test]
     fn disks_are_attached_by_volume() {
         let volume = VolumeId { resource: "r7".into(), volume: 0 };
         let config = attach_by_volume(CONFIG, [(0, &volume)]).expect("a configuration");
-        assert_eq!(DomainFacts::from_json(&config).expect("facts").disks[0].target, "r7/0");
+        let disk = &DomainFacts::from_json(&config).expect("facts").disks[0];
+        assert_eq!((disk.target.as_str(), disk.backend.as_str()), ("r7/0", "phy"));
         assert!(attach_by_volume(CONFIG, [(1, &volume)]).is_err());
     }
 

@@ -42,7 +42,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::backing::Backing;
 use crate::checkup::Facts;
+use crate::cpu::Policy;
 use crate::ids::VolumeId;
 use crate::journal::Stage;
 
@@ -191,6 +193,30 @@ pub struct OfferedVolume {
     pub generation: u64,
 }
 
+/// How a domain uses a disk that DRBD does not replicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskUse {
+    /// It only reads it: a CD-ROM, as a rule.
+    ReadOnly,
+    /// It writes it, and the source's administrator says that both hosts have the same storage there.
+    Shared,
+}
+
+/// A disk of the domain that lies on no volume. The destination must have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedDisk {
+    /// Its name in the guest, such as `xvdc`.
+    pub vdev: String,
+    /// Its path, on either host.
+    pub path: String,
+    /// How it is used.
+    pub usage: DiskUse,
+    /// What the path leads to at the source.
+    #[serde(flatten)]
+    pub backing: Backing,
+}
+
 /// S -> D: the domain that is to move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
@@ -206,6 +232,18 @@ pub struct Offer {
     pub memory_kib: u64,
     /// The DRBD volumes under the domain's disks, each once.
     pub volumes: Vec<OfferedVolume>,
+    /// Its disks that lie on no volume. A destination of before them refuses such a configuration.
+    #[serde(default)]
+    pub disks: Vec<OfferedDisk>,
+    /// The nics, by their indices in the configuration, whose bridges are not for the destination to change.
+    #[serde(default)]
+    pub settled_nics: Vec<usize>,
+    /// What the domain sees of the processor; nothing where the source cannot tell.
+    #[serde(default)]
+    pub cpu: Option<Policy>,
+    /// The two numbers of the version of the source's Xen; nothing where it cannot tell.
+    #[serde(default)]
+    pub xen: Option<(i32, i32)>,
     /// How the volumes will be handed over.
     pub handover: Handover,
     /// The port of the source's own daemon, for the destination's questions after a lost connection.

@@ -78,11 +78,12 @@ pub fn session(host: &Host<'_>, channel: &Channel, timeouts: Timeouts, cancel: &
 
 fn tell(run: Run<'_>) -> Result<Ended, Failure> {
     let source = run.greet().map_err(failed("greeting"))?;
-    let offer = match run.question().map_err(failed("reading the offer"))? {
+    let mut offer = match run.question().map_err(failed("reading the offer"))? {
         Question::Offer(offer) => *offer,
         Question::Query(id) => return run.tell_status(id).map_err(failed("reading the journal")),
         Question::Examine => return run.tell_facts().map_err(failed("looking at this host")),
     };
+    preflight::localise(run.host, &mut offer).map_err(failed("reading the configuration"))?;
     let findings = run.answer(&offer).map_err(failed("checking the offer"))?;
     if offer.check_only || stops(&findings) {
         return Ok(Ended::Answered(findings));

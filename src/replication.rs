@@ -86,7 +86,8 @@ pub struct Counters {
 
 /// The verbs that a migration uses. All waits end at the deadline that they are given.
 pub trait Replication: Send + Sync {
-    /// The volume that a disk's target names: `RES`, `RES/VOL`, `/dev/drbdN` or a link to it. `None`: not DRBD's.
+    /// The volume that a disk's target names: `RES`, `RES/VOL`, with or without `drbd:`; a device of DRBD's under any name, or a link to it;
+    /// `/dev/drbdN`, `/dev/drbd/by-res/RES/VOL` and `/dev/drbd/by-disk/PATH` also where nobody has made them. `None`: not DRBD's.
     ///
     /// # Errors
     /// The name is of DRBD's form, but no such volume is configured, or `RES` has several volumes.

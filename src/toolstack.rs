@@ -3,11 +3,14 @@
 //! `xen::Context` implements it by libxenlight; tests and other hypervisor tooling implement it too.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backing::{self, Backing};
+use crate::cpu::{Policy, Viewer};
 use crate::ids::DomId;
 
 /// What a domain is doing (libxl.h, `libxl_dominfo`).
@@ -126,6 +129,27 @@ pub trait Toolstack: Send + Sync {
         Err("This toolstack does not tell what it runs on".into())
     }
 
+    /// Memory in KiB that a new domain of this configuration takes, its overhead included.
+    ///
+    /// # Errors
+    /// The toolstack does not understand the configuration.
+    fn memory_needed_kib(&self, config: &str) -> Result<u64, Error>;
+
+    /// What a domain, or one of a kind at most, sees of the processor here; `None` where the toolstack cannot tell.
+    fn cpu_policy(&self, _of: Viewer) -> Result<Option<Policy>, Error> {
+        Ok(None)
+    }
+
+    /// The hypervisor's version, its two numbers; `None` where the toolstack cannot tell.
+    fn release(&self) -> Result<Option<(i32, i32)>, Error> {
+        Ok(None)
+    }
+
+    /// Whether the guest has said that it does not know how to suspend. Most say nothing.
+    fn cannot_suspend(&self, _domid: DomId) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// Why a live migration of this type of domain cannot work here, if the hypervisor says so (no log-dirty mode).
     fn live_migration_obstacle(&self, domid: DomId) -> Result<Option<String>, Error>;
 
@@ -175,8 +199,22 @@ pub trait Toolstack: Send + Sync {
     /// Destroys a domain and removes its devices.
     fn destroy(&self, domid: DomId) -> Result<(), Error>;
 
-    /// Whether this host has a network bridge of that name.
-    fn has_bridge(&self, name: &str) -> bool {
-        std::path::Path::new("/sys/class/net").join(name).join("bridge").is_dir()
+    /// The network bridges of this host, by name.
+    fn bridges(&self) -> Vec<String> {
+        let devices = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let bridges = devices.filter(|device| device.path().join("bridge").is_dir());
+        let mut names: Vec<String> = bridges.filter_map(|bridge| bridge.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// What a disk's path leads to on this host, if that is a block device or a file.
+    fn backing(&self, path: &Path) -> Result<Option<Backing>, Error> {
+        Ok(backing::look(path)?)
+    }
+
+    /// Who has the block device open that a path leads to, in words, or `None`.
+    fn holder(&self, path: &Path) -> Option<String> {
+        backing::holder(path)
     }
 }

@@ -33,6 +33,8 @@ fn start(args: &Migrate, config: &Config) -> Result<Outcome, Error> {
         host: args.host.clone(),
         port: args.port,
         handover: args.handover,
+        shared_disks: args.shared_disks.clone(),
+        bridges: args.bridges.clone(),
         dry_run: args.dry_run,
         timeouts: timeouts(args, config.timeouts.source),
     };

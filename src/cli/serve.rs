@@ -2,7 +2,7 @@
 
 mod check;
 
-use std::ffi::c_int;
+use std::ffi::{OsString, c_int};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -67,9 +67,19 @@ fn session_command(program: &Path, state_dir: &Path, config: &Config, args: &Ser
     command.args(args.rehearsal.fail_at.iter().flat_map(|fault| ["--fail-at".to_owned(), fault.to_string()]));
     command.args(bounds(config.timeouts.destination.each()));
     command.args(secured::options(&config.security));
-    command.args(config.guests.kernels.iter().flat_map(|directory| ["--kernels".as_ref(), directory.as_os_str()]));
-    command.args(config.guests.nic_scripts.iter().map(|script| format!("--nic-script={script}")));
+    command.args(guests_options(&config.guests));
     command
+}
+
+fn guests_options(guests: &Guests) -> Vec<OsString> {
+    let Guests { kernels, nic_scripts, shared_disks, read_only_disks, bridges } = guests;
+    let mut options: Vec<OsString> = Vec::new();
+    options.extend(kernels.iter().flat_map(|directory| ["--kernels".into(), directory.into()]));
+    options.extend(nic_scripts.iter().map(|script| format!("--nic-script={script}").into()));
+    options.extend(shared_disks.iter().map(|pattern| format!("--shared-disk={pattern}").into()));
+    options.extend(read_only_disks.iter().map(|pattern| format!("--read-only-disk={pattern}").into()));
+    options.extend(bridges.iter().map(|map| format!("--map-bridge={map}").into()));
+    options
 }
 
 /// So is a recovery.
@@ -158,8 +168,7 @@ pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     };
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
-    let guests = Guests { kernels: args.kernels.clone(), nic_scripts: args.nic_scripts.clone() };
-    let here = match Here::open(&security, &guests, Faults::new(args.rehearsal.fail_at)) {
+    let here = match Here::open(&security, &args.guests(), Faults::new(args.rehearsal.fail_at)) {
         Ok(here) => here,
         Err(error) => {
             // The peer may be gone; why the session ends is the log's in any case.
@@ -171,6 +180,19 @@ pub(crate) fn session(args: &Session, state_dir: PathBuf) -> Result<(), Error> {
     match receive::session(&here.host(&state), &channel, timeouts, &cancel) {
         Ended::Moved(_) | Ended::Answered(_) => Ok(()),
         Ended::Discarded(reason) | Ended::Returned(reason) | Ended::Left(reason) => Err(reason),
+    }
+}
+
+impl Session {
+    /// The options as settings.
+    fn guests(&self) -> Guests {
+        Guests {
+            kernels: self.kernels.clone(),
+            nic_scripts: self.nic_scripts.clone(),
+            shared_disks: self.shared_disks.clone(),
+            read_only_disks: self.read_only_disks.clone(),
+            bridges: self.bridges.clone(),
+        }
     }
 }
 
@@ -235,4 +257,26 @@ pub(crate) fn cancel_on(cancel: &Cancel, signals: &[c_int]) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Args, Command};
+
+    #[test]
+    fn sessions_are_told_every_setting_about_guests() {
+        let everything = "[guests]\nkernels = ['/k']\nnic-scripts = ['vif-x']\nshared-disks = ['/dev/mapper/san-*']\n\
+            read-only-disks = ['/srv/iso/*.iso', '/dev/sr0']\nbridges = ['xenbr0=br-lan', 'a=b']";
+        for text in ["", everything] {
+            let guests = Config::parse(Path::new("f"), text).expect("a configuration").guests;
+            let words = ["bascule", "session"].map(OsString::from).into_iter().chain(guests_options(&guests));
+            match Args::try_parse_from(words).expect("our own options").command {
+                Command::Session(session) => assert_eq!(session.guests(), guests),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

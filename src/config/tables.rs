@@ -1,10 +1,12 @@
 //! Every setting: its table, its key, its default and what it is for, each said once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Address, Count, Level, Origin, Value};
+use super::{Address, Count, Level, Origin, PathPattern, Value};
 use crate::daemon::{self, Allow, Nets};
+use crate::plan::BridgeMap;
+use crate::protocol::DiskUse;
 use crate::{journal, plan, receive};
 
 /// What identifies a setting.
@@ -140,6 +142,16 @@ table! {
         "kernels" kernels: Vec<PathBuf> = ["/boot", "/usr/lib/xen", "/var/lib/xen"].map(PathBuf::from).into(),
         /// The hotplug programs that their nics may name, written as the domain's file has them.
         "nic-scripts" nic_scripts: Vec<String> = ["vif-bridge", "/etc/xen/scripts/vif-bridge"].map(str::to_owned).into(),
+        /// The disks, beside their DRBD volumes, that they may write: block devices that both hosts have, where the source's
+        /// administrator says so by --shared-disk. Paths, in which * stands for anything but slashes, such as
+        /// "/dev/mapper/san-*". They may be read, too.
+        "shared-disks" shared_disks: Vec<PathPattern> = Vec::new(),
+        /// The block devices and files that they may only read, such as "/srv/iso/*.iso" for CD-ROMs. Both hosts must
+        /// have the same there.
+        "read-only-disks" read_only_disks: Vec<PathPattern> = Vec::new(),
+        /// Bridges that have another name here: "OLD=NEW" puts nics that are on OLD at the source on NEW, unless --map-bridge has
+        /// moved them already.
+        "bridges" bridges: Vec<BridgeMap> = Vec::new(),
     }
 }
 
@@ -159,6 +171,15 @@ table! {
         /// What the daemon logs: "warn", "info", "debug" or "trace", each more than the one before. --verbose raises it
         /// by one. The other commands show warnings, and more with --verbose.
         "level" level: Level = Level::Info,
+    }
+}
+
+impl Guests {
+    /// Whether a domain from elsewhere may use this path as a disk.
+    #[must_use]
+    pub fn allows_disk(&self, usage: DiskUse, path: &Path) -> bool {
+        let read = self.read_only_disks.iter().filter(|_| usage == DiskUse::ReadOnly);
+        self.shared_disks.iter().chain(read).any(|pattern| pattern.allows(path))
     }
 }
 

@@ -47,7 +47,7 @@ fn every_setting_is_in_a_table_and_says_what_it_is_for() {
         assert!(about.len() > 10, "{table}.{key}");
     });
     let all = values(&Config::default()).len();
-    assert_eq!(all, 8 + 7 + 2 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
+    assert_eq!(all, 8 + 7 + 5 + 2 + crate::plan::Timeouts::NAMES.len() + crate::receive::Timeouts::NAMES.len() + 1);
 }
 
 #[test]
@@ -86,6 +86,14 @@ fn each_mistake_is_told_with_its_line_and_what_is_allowed() {
         ("[relocation]\naddress = ['10.0.0']", "b.toml:2: \"10.0.0\" is neither an address"),
         ("[guests]\nkernels = ['/boot', 'boot']", "b.toml:2: \"boot\" is not a path that begins with /"),
         ("[guests]\nnic-scripts = ['']", "b.toml:2: \"\" is not a name"),
+        (
+            "[guests]\nshared-disks = ['/dev/../etc']",
+            "b.toml:2: \"/dev/../etc\" is not a path that begins with / and has no .. in it",
+        ),
+        (
+            "[guests]\nbridges = ['xenbr0']",
+            "b.toml:2: \"xenbr0\" is not OLD=NEW, two names of bridges such as xenbr0=br-lan",
+        ),
         ("[security]\nkey = 'x'", "b.toml:2: \"x\" is not a path that begins with /"),
         ("\n[security]\nkey = '/x'", "b.toml:2: [security]: with certificates, authority, certificate, key and names"),
         ("[security]\nin-clear = ['node2.example.org']", "b.toml:2: \"node2.example.org\" is neither an address nor"),

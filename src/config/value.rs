@@ -8,9 +8,10 @@ use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::Address;
+use super::{Address, PathPattern};
 use crate::daemon::{Allow, Nets};
 use crate::nearest::nearest;
+use crate::plan::BridgeMap;
 
 /// What was found where something else is allowed, and at which byte of the text.
 pub(super) type Wrong = (usize, String);
@@ -202,19 +203,30 @@ impl Value for Level {
     }
 }
 
-impl Value for Vec<Address> {
-    fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
-        *self = list(found, "a list of addresses and names of interfaces", str::parse)?;
-        Ok(())
-    }
+/// Lists of what is written as it is read.
+macro_rules! lists {
+    ($($entry:ty => $allowed:literal),*) => {
+        $(impl Value for Vec<$entry> {
+            fn take(&mut self, found: &Spanned<DeValue<'_>>) -> Result<(), Vec<Wrong>> {
+                *self = list(found, $allowed, str::parse)?;
+                Ok(())
+            }
 
-    fn toml(&self) -> String {
-        array(self)
-    }
+            fn toml(&self) -> String {
+                array(self)
+            }
 
-    fn json(&self) -> serde_json::Value {
-        json!(self.iter().map(ToString::to_string).collect::<Vec<_>>())
-    }
+            fn json(&self) -> serde_json::Value {
+                json!(self.iter().map(ToString::to_string).collect::<Vec<_>>())
+            }
+        })*
+    };
+}
+
+lists! {
+    Address => "a list of addresses and names of interfaces",
+    PathPattern => "a list of paths",
+    BridgeMap => "a list of OLD=NEW"
 }
 
 impl Value for Vec<PathBuf> {

@@ -12,17 +12,28 @@ use serde_json::Value;
 use crate::config::Guests;
 use crate::ids::VolumeId;
 use crate::plan::HOTPLUG_PROGRAM;
+use crate::protocol::{DiskUse, OfferedDisk};
 
-/// Why a configuration is not accepted: one clause for each value. `volumes` are those that both ends have agreed on.
+/// What a configuration's disks may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Agreed<'a> {
+    /// The volumes that both ends have agreed on.
+    pub volumes: &'a [VolumeId],
+    /// The disks on none, as the source has offered them: this host's administrator decides about each.
+    pub disks: &'a [OfferedDisk],
+}
+
+/// Why a configuration is not accepted: one clause for each value. A disk that was offered and is not allowed here is no objection: that is a
+/// finding of its own, with what to do about it.
 #[must_use]
-pub fn objections(guests: &Guests, config: &Value, volumes: &[VolumeId]) -> Vec<String> {
+pub fn objections(guests: &Guests, config: &Value, agreed: Agreed<'_>) -> Vec<String> {
     let mut found = Vec::new();
     walk(config, &mut Vec::new(), &mut |place, value| {
-        if !is_accepted(guests, place, value, volumes) {
+        if !is_accepted(guests, place, value, agreed) {
             found.push(format!("{} is {value}", in_words(place)));
         }
     });
-    found.extend(disks(config).enumerate().filter_map(|(index, disk)| disk_objection(index, disk)));
+    found.extend(disks(config).enumerate().filter_map(|(index, disk)| disk_objection(index, disk, agreed)));
     found
 }
 
@@ -55,7 +66,7 @@ fn walk<'a>(value: &'a Value, place: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&
     }
 }
 
-fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[VolumeId]) -> bool {
+fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, agreed: Agreed<'_>) -> bool {
     if value.is_object() {
         return RULES
             .iter()
@@ -67,7 +78,7 @@ fn is_accepted(guests: &Guests, place: &[Step<'_>], value: &Value, volumes: &[Vo
             .any(|(pattern, _)| pattern.match_indices("/*").any(|(end, _)| matches(&pattern[..end], place)));
     }
     match RULES.iter().find(|(pattern, _)| matches(pattern, place)) {
-        Some((_, rule)) => rule.accepts(guests, value, volumes),
+        Some((_, rule)) => rule.accepts(guests, value, agreed),
         None => false,
     }
 }
@@ -118,8 +129,8 @@ enum Rule {
     Kernel,
     /// An option of pygrub's that names something inside the guest.
     Pygrub,
-    /// A volume of the offer.
-    Volume,
+    /// A volume of the offer, or the path of a disk of it.
+    Target,
     /// A hotplug program for nics.
     NicScript,
 }
@@ -128,7 +139,7 @@ enum Rule {
 const WORD_LEN_MAX: usize = 64;
 
 impl Rule {
-    fn accepts(self, guests: &Guests, value: &Value, volumes: &[VolumeId]) -> bool {
+    fn accepts(self, guests: &Guests, value: &Value, agreed: Agreed<'_>) -> bool {
         let text = value.as_str();
         match self {
             Rule::Plain => text.is_none_or(is_word),
@@ -139,7 +150,7 @@ impl Rule {
             Rule::Listen => text.is_none_or(is_listen_address),
             Rule::Kernel => text.is_some_and(|path| is_below(Path::new(path), &guests.kernels)),
             Rule::Pygrub => text.is_some_and(is_pygrub_option),
-            Rule::Volume => text.is_some_and(|target| volumes.iter().any(|volume| volume.to_string() == target)),
+            Rule::Target => text.is_some_and(|target| agreed.has_volume(target) || agreed.has_path(target)),
             Rule::NicScript => text.is_some_and(|script| guests.nic_scripts.iter().any(|allowed| allowed == script)),
         }
     }
@@ -178,14 +189,40 @@ fn disks(config: &Value) -> impl Iterator<Item = &Value> {
     config.get("disks").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// A disk has a volume and our hotplug program, or it is an empty drive.
-fn disk_objection(index: usize, disk: &Value) -> Option<String> {
-    let has = |key: &str| disk.get(key).is_some();
-    let is_empty = disk.get("format").and_then(Value::as_str) == Some("empty");
-    match (is_empty, has("pdev_path"), has("script")) {
-        (true, false, false) | (false, true, true) => None,
+/// A disk has a volume and our hotplug program, or it is an empty drive, or it is as it was offered.
+fn disk_objection(index: usize, disk: &Value, agreed: Agreed<'_>) -> Option<String> {
+    let text = |key: &str| disk.get(key).and_then(Value::as_str);
+    let is_empty = text("format") == Some("empty");
+    match (is_empty, text("pdev_path"), text("script")) {
+        (true, None, None) => None,
         (true, ..) => Some(format!("disks[{index}] is empty and names a target or a program")),
-        (false, ..) => Some(format!("disks[{index}] is not a volume by {HOTPLUG_PROGRAM}")),
+        (false, Some(target), Some(_)) if agreed.has_volume(target) && text("backend") != Some("qdisk") => None,
+        (false, Some(path), None) if agreed.has_disk(path, disk) => None,
+        (false, ..) => Some(format!("disks[{index}] is not a volume by {HOTPLUG_PROGRAM}, nor as it was offered")),
+    }
+}
+
+impl Agreed<'_> {
+    fn has_volume(self, target: &str) -> bool {
+        self.volumes.iter().any(|volume| volume.to_string() == target)
+    }
+
+    fn has_path(self, path: &str) -> bool {
+        self.disks.iter().any(|offered| offered.path == path)
+    }
+
+    /// Whether the disk is one that was offered, and does no more than that. What could lead QEMU elsewhere is in no raw image.
+    fn has_disk(self, path: &str, disk: &Value) -> bool {
+        let text = |key: &str| disk.get(key).and_then(Value::as_str);
+        let only_reads = disk.get("readwrite").is_none_or(|number| number.as_i64() == Some(0));
+        let fits = |offered: &&OfferedDisk| {
+            let as_used = match offered.usage {
+                DiskUse::ReadOnly => only_reads,
+                DiskUse::Shared => text("backend") == Some("phy"),
+            };
+            offered.path == path && text("vdev") == Some(&offered.vdev) && as_used
+        };
+        text("format") == Some("raw") && self.disks.iter().any(|offered| fits(&offered))
     }
 }
 
@@ -340,9 +377,9 @@ const RULES: &[(&str, Rule)] = &[
     ("b_info/type.hvm/mca_caps", Rule::Plain),
     ("b_info/type.hvm/pirq", Rule::Plain),
     ("disks/*/backend_domid", Rule::Zero),
-    ("disks/*/pdev_path", Rule::Volume),
+    ("disks/*/pdev_path", Rule::Target),
     ("disks/*/vdev", Rule::Plain),
-    ("disks/*/backend", Rule::One(&["phy"])),
+    ("disks/*/backend", Rule::One(&["phy", "qdisk"])),
     ("disks/*/format", Rule::One(&["raw", "empty"])),
     ("disks/*/script", Rule::One(&[HOTPLUG_PROGRAM])),
     ("disks/*/removable", Rule::Plain),

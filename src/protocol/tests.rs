@@ -33,6 +33,27 @@ fn messages_survive_the_wire() {
 }
 
 #[test]
+fn an_offer_of_a_source_that_knows_less_is_read() {
+    let id = "0f6bd1e1-8c4a-4d0c-9a54-7c4e3c7f0c11";
+    let volume = r#"{"resource":"r0","volume":0,"size_sectors":8,"generation":2}"#;
+    let payload = format!(
+        r#"{{"id":"{id}","name":"vm0","uuid":"{id}","config":"{{}}","memory_kib":1,"volumes":[{volume}],"handover":"single","check_only":true}}"#
+    );
+    let header = Header { kind: 3, len: payload.len() };
+    let Message::Offer(offer) = decode(header, payload.as_bytes()).expect("parses") else { panic!("an offer") };
+    assert_eq!((offer.disks, offer.settled_nics, offer.cpu, offer.xen), (vec![], vec![], None, None));
+}
+
+#[test]
+fn a_disk_that_is_no_volume_says_what_it_is() {
+    let backing = Backing { kind: crate::backing::Kind::File, size_bytes: 2048 };
+    let disk = OfferedDisk { vdev: "xvdc".into(), path: "/srv/cd.iso".into(), usage: DiskUse::ReadOnly, backing };
+    let json = r#"{"vdev":"xvdc","path":"/srv/cd.iso","usage":"read-only","kind":"file","size_bytes":2048}"#;
+    assert_eq!(serde_json::to_string(&disk).expect("JSON"), json);
+    assert_eq!(serde_json::from_str::<OfferedDisk>(json).expect("JSON"), disk);
+}
+
+#[test]
 fn a_field_that_is_not_known_is_ignored() {
     let payload = br#"{"added_in_version_2":true}"#;
     let header = Header { kind: 11, len: payload.len() };

@@ -16,6 +16,7 @@ use super::logdirty;
 use super::logger::Follower;
 use super::operation::{Nobody, Operation, Witness};
 use super::xenstore::Xenstore;
+use crate::cpu::{Policy, Viewer};
 use crate::ids::DomId;
 use crate::saved;
 use crate::toolstack::{self, Abort, Domain, OnStream, RunState, StreamEvent, Toolstack};
@@ -100,6 +101,22 @@ impl Context {
         let physinfo = self.physinfo()?;
         let logged_by_hap = info.kind == Kind::Hvm && physinfo.hap && self.uses_hap(domid)?;
         Ok((!logged_by_hap && !physinfo.shadow).then(|| no_log_dirty(&info)))
+    }
+
+    /// Whether the guest has said that it does not know how to suspend: it names what it can do, and that is not among it
+    /// (xenstore-paths.pandoc, `control/feature-*`). A guest that names nothing is an old one, and may be able to.
+    ///
+    /// # Errors
+    /// When xenstore does not answer.
+    pub fn cannot_suspend(&self, domid: DomId) -> Result<bool> {
+        let xenstore = Xenstore::open()?;
+        let feature = |name: &str| xenstore.read(&format!("/local/domain/{domid}/control/feature-{name}"));
+        let (suspends, powers_off) = (feature("suspend")?, feature("poweroff")?);
+        Ok(match suspends.as_deref() {
+            Some("1") => false,
+            Some("0") => true,
+            _ => powers_off.as_deref() == Some("1"),
+        })
     }
 
     /// Whether a domain in hardware virtualisation uses hardware-assisted paging: it does unless its configuration forbids it.
@@ -208,6 +225,23 @@ impl Toolstack for Context {
 
     fn hypervisor(&self) -> std::result::Result<toolstack::Hypervisor, toolstack::Error> {
         Ok(self.hypervisor()?)
+    }
+
+    fn memory_needed_kib(&self, config: &str) -> std::result::Result<u64, toolstack::Error> {
+        Ok(self.memory_needed_kib(&DomainConfig::from_json(config)?)?)
+    }
+
+    fn cpu_policy(&self, of: Viewer) -> std::result::Result<Option<Policy>, toolstack::Error> {
+        Ok(self.cpu_policy(of)?)
+    }
+
+    fn release(&self) -> std::result::Result<Option<(i32, i32)>, toolstack::Error> {
+        let version = self.version()?;
+        Ok(Some((version.major, version.minor)))
+    }
+
+    fn cannot_suspend(&self, domid: DomId) -> std::result::Result<bool, toolstack::Error> {
+        Ok(self.cannot_suspend(domid)?)
     }
 
     fn live_migration_obstacle(&self, domid: DomId) -> std::result::Result<Option<String>, toolstack::Error> {

@@ -137,6 +137,8 @@ impl Hosts {
             host: "127.0.0.2".into(),
             port: self.listeners[1].local_addr().expect("bound").port(),
             handover,
+            shared_disks: Vec::new(),
+            bridges: Vec::new(),
             dry_run: false,
             timeouts: Timeouts::default(),
         }

@@ -261,6 +261,10 @@ impl Toolstack for Side {
         Ok(self.here(|end| end.free_kib))
     }
 
+    fn memory_needed_kib(&self, _: &str) -> Result<u64, toolstack::Error> {
+        Ok(128 << 10)
+    }
+
     fn live_migration_obstacle(&self, _: DomId) -> Result<Option<String>, toolstack::Error> {
         Ok(None)
     }
@@ -338,9 +342,5 @@ impl Toolstack for Side {
         });
         self.split_brain();
         Ok(())
-    }
-
-    fn has_bridge(&self, _: &str) -> bool {
-        true
     }
 }

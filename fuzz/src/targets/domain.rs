@@ -9,7 +9,7 @@ pub(crate) mod oracle;
 use bascule::config::Guests;
 use bascule::ids::VolumeId;
 use bascule::plan::{self, DomainFacts};
-use bascule::preflight::trust;
+use bascule::preflight::trust::{self, Agreed};
 use serde_json::Value;
 
 const DOMAINS: [&str; 2] = [include_str!("domain/pv.json"), include_str!("domain/hvm.json")];
@@ -35,7 +35,8 @@ pub(crate) fn volume() -> VolumeId {
 fn accept(text: &str) -> Option<String> {
     DomainFacts::from_json(text).ok()?;
     let config = serde_json::from_str(text).ok()?;
-    trust::objections(&Guests::default(), &config, &[volume()]).is_empty().then(|| text.to_owned())
+    let agreed = Agreed { volumes: &[volume()], disks: &[] };
+    trust::objections(&Guests::default(), &config, agreed).is_empty().then(|| text.to_owned())
 }
 
 /// The configuration that a text of grafts stands for.

@@ -34,8 +34,12 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
 }
 
+fn judged(guests: &Guests, config: &Value) -> Vec<String> {
+    objections(guests, config, Agreed { volumes: &volumes(), disks: &[] })
+}
+
 fn refused(config: &Value) -> Vec<String> {
-    objections(&Guests::default(), config, &volumes())
+    judged(&Guests::default(), config)
 }
 
 /// The domain with one value put in, wherever that is.
@@ -208,15 +212,57 @@ fn an_objection_says_where_and_what() {
 
 #[test]
 fn the_administrator_says_where_kernels_are_and_which_programs_nics_may_name() {
-    let guests = Guests { kernels: vec!["/srv/kernels".into()], nic_scripts: vec!["vif-route".into()] };
+    let guests =
+        Guests { kernels: vec!["/srv/kernels".into()], nic_scripts: vec!["vif-route".into()], ..Guests::default() };
     let config = with(DOMAIN, "b_info/kernel", json!("/srv/kernels/a"));
-    let found = objections(&guests, &config, &volumes());
+    let found = judged(&guests, &config);
     assert_eq!(found, [r#"b_info.ramdisk is "/boot/initrd.img""#, r#"nics[0].script is "vif-bridge""#]);
     let link = tempfile::tempdir().expect("a directory");
     std::os::unix::fs::symlink("/etc/passwd", link.path().join("kernel")).expect("a link");
     let guests = Guests { kernels: vec![link.path().into()], ..Guests::default() };
     let config = with(DOMAIN, "b_info/kernel", json!(link.path().join("kernel")));
-    assert!(objections(&guests, &config, &volumes()).iter().any(|found| found.starts_with("b_info.kernel")));
+    assert!(judged(&guests, &config).iter().any(|found| found.starts_with("b_info.kernel")));
+}
+
+/// A domain with a second disk, judged with what was offered for it.
+fn with_disk(disk: Value, usage: DiskUse) -> Vec<String> {
+    let backing = crate::backing::Backing { kind: crate::backing::Kind::File, size_bytes: 2048 };
+    let disks = [OfferedDisk { vdev: "xvdc".into(), path: "/srv/cd.iso".into(), usage, backing }];
+    objections(&Guests::default(), &with(DOMAIN, "disks/1", disk), Agreed { volumes: &volumes(), disks: &disks })
+}
+
+#[test]
+fn a_disk_on_no_volume_is_as_it_was_offered_or_refused() {
+    let disk = |more: Value| {
+        let mut disk = json!({"pdev_path": "/srv/cd.iso", "vdev": "xvdc", "format": "raw", "backend": "qdisk"});
+        disk.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        disk
+    };
+    let (reads, shares) = (DiskUse::ReadOnly, DiskUse::Shared);
+    for (more, usage) in [
+        (json!({}), reads),
+        (json!({"readwrite": 0, "is_cdrom": 1, "removable": 1, "backend": "phy"}), reads),
+        (json!({"readwrite": 1, "backend": "phy"}), shares),
+    ] {
+        assert_eq!(with_disk(disk(more.clone()), usage), Vec::<String>::new(), "{more} {usage:?}");
+    }
+    for (more, usage) in [
+        (json!({"readwrite": 1}), reads),
+        (json!({"readwrite": -1}), reads),
+        (json!({"readwrite": "1"}), reads),
+        (json!({"readwrite": 0.5}), reads),
+        (json!({"readwrite": 1}), shares),
+        (json!({"pdev_path": "/srv/other.iso"}), reads),
+        (json!({"vdev": "xvdd"}), reads),
+        (json!({"format": "qcow2"}), reads),
+        (json!({"format": "empty"}), reads),
+        (json!({"script": "block-drbd"}), reads),
+        (json!({"script": "block-drbd", "pdev_path": "r0/0"}), reads),
+        (json!({"pdev_path": "r0/0", "backend": "phy"}), reads),
+        (json!({"backend_domid": 3}), reads),
+    ] {
+        assert!(!with_disk(disk(more.clone()), usage).is_empty(), "{more} {usage:?}");
+    }
 }
 
 proptest::proptest! {

@@ -173,6 +173,10 @@ impl Toolstack for StandIn {
         Ok(1 << 20)
     }
 
+    fn memory_needed_kib(&self, _: &str) -> Result<u64, Error> {
+        Ok(128 << 10)
+    }
+
     fn live_migration_obstacle(&self, _: DomId) -> Result<Option<String>, Error> {
         Ok(None)
     }
@@ -238,8 +242,8 @@ impl Toolstack for StandIn {
         Ok(())
     }
 
-    fn has_bridge(&self, name: &str) -> bool {
-        name == "xenbr0"
+    fn bridges(&self) -> Vec<String> {
+        vec!["xenbr0".into()]
     }
 }
 
