@@ -8,6 +8,8 @@ mod check;
 mod life;
 #[path = "domains/oracle.rs"]
 mod oracle;
+#[path = "domains/preflight.rs"]
+mod preflight;
 #[path = "domains/saved.rs"]
 mod saved;
 
