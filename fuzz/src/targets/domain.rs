@@ -6,12 +6,18 @@
 
 pub(crate) mod oracle;
 
+use bascule::backing::{Backing, Kind};
 use bascule::config::Guests;
 use bascule::ids::VolumeId;
 use bascule::plan::{self, DomainFacts};
 use bascule::preflight::trust::{self, Agreed};
+use bascule::protocol::{DiskUse, OfferedDisk};
 use serde_json::Value;
 
+use self::oracle::Allowed;
+
+/// A file that the domain may read, as xvdc.
+const CDROM: &str = "/srv/cd.iso";
 const DOMAINS: [&str; 2] = [include_str!("domain/pv.json"), include_str!("domain/hvm.json")];
 /// The longest list that a graft makes.
 const LIST_LEN_MAX: usize = 16;
@@ -19,10 +25,10 @@ const LIST_LEN_MAX: usize = 16;
 pub(crate) fn run(bytes: &[u8]) {
     let Some(text) = std::str::from_utf8(bytes).ok().and_then(grafted) else { return };
     let Some(accepted) = accept(&text) else { return };
-    let volumes = [volume()];
+    let allowed = Allowed { volumes: &[volume()], files: &[CDROM] };
     let renamed = plan::rename(&accepted, "vm0--incoming").expect("what was accepted has a name");
     let given: Value = serde_json::from_str(&renamed).expect("our JSON");
-    if let Some(danger) = oracle::danger(&given, &volumes) {
+    if let Some(danger) = oracle::danger(&given, allowed) {
         panic!("accepted, but {danger}: {renamed}");
     }
 }
@@ -35,7 +41,9 @@ pub(crate) fn volume() -> VolumeId {
 fn accept(text: &str) -> Option<String> {
     DomainFacts::from_json(text).ok()?;
     let config = serde_json::from_str(text).ok()?;
-    let agreed = Agreed { volumes: &[volume()], disks: &[] };
+    let backing = Backing { kind: Kind::File, size_bytes: 2048 };
+    let cdrom = OfferedDisk { vdev: "xvdc".into(), path: CDROM.into(), usage: DiskUse::ReadOnly, backing };
+    let agreed = Agreed { volumes: &[volume()], disks: &[cdrom] };
     trust::objections(&Guests::default(), &config, agreed).is_empty().then(|| text.to_owned())
 }
 

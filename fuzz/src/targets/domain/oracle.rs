@@ -36,33 +36,50 @@ const GUESTS_OWN: [&str; 2] = ["cmdline", "passwd"];
 const KERNEL_DIRS: [&[&str]; 3] = [&["boot"], &["usr", "lib", "xen"], &["var", "lib", "xen"]];
 const NIC_SCRIPTS: [&str; 2] = ["vif-bridge", "/etc/xen/scripts/vif-bridge"];
 
+/// What the disks may name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed<'a> {
+    pub(crate) volumes: &'a [VolumeId],
+    /// Files that may be read.
+    pub(crate) files: &'a [&'a str],
+}
+
+impl Allowed<'_> {
+    fn has_volume(self, target: &str) -> bool {
+        self.volumes.iter().any(|volume| volume.to_string() == target)
+    }
+}
+
 /// The first thing that this host's administrator did not allow, in words.
-pub(crate) fn danger(config: &Value, volumes: &[VolumeId]) -> Option<String> {
+pub(crate) fn danger(config: &Value, allowed: Allowed<'_>) -> Option<String> {
     let mut top = config.as_object().into_iter().flatten().map(|(name, _)| name);
     let strange = top.find(|name| !TABLES.contains(&name.as_str()) && !name.starts_with("on_"));
     strange.map(|name| format!("{name} stands at the top")).or_else(|| {
         let disks = config.get("disks").and_then(Value::as_array).into_iter().flatten();
-        disks.into_iter().find_map(|disk| disk_danger(disk, volumes)).or_else(|| inside("", config, volumes))
+        disks.into_iter().find_map(|disk| disk_danger(disk, allowed)).or_else(|| inside("", config, allowed))
     })
 }
 
-/// A disk is an agreed volume through our program, or an empty drive.
-fn disk_danger(disk: &Value, volumes: &[VolumeId]) -> Option<String> {
+/// A disk is an agreed volume through our program, a file that may be read and is, or an empty drive.
+fn disk_danger(disk: &Value, allowed: Allowed<'_>) -> Option<String> {
     let text = |key: &str| disk.get(key).and_then(Value::as_str);
-    let agreed = text("pdev_path").is_some_and(|target| volumes.iter().any(|volume| volume.to_string() == target));
-    let is_ours = agreed && text("script") == Some("block-drbd");
+    let is_agreed = text("pdev_path").is_some_and(|target| allowed.has_volume(target));
+    let is_ours = is_agreed && text("script") == Some("block-drbd") && text("backend") != Some("qdisk");
+    let is_file = text("pdev_path").is_some_and(|path| allowed.files.contains(&path));
+    let only_reads = disk.get("readwrite").is_none_or(|number| *number == 0);
+    let is_read = is_file && only_reads && disk.get("script").is_none() && text("format") == Some("raw");
     let is_empty = text("format") == Some("empty") && disk.get("pdev_path").is_none() && disk.get("script").is_none();
-    (!is_ours && !is_empty).then(|| format!("the disk {disk} is none of ours"))
+    (!is_ours && !is_read && !is_empty).then(|| format!("the disk {disk} is none of ours"))
 }
 
-fn inside(name: &str, value: &Value, volumes: &[VolumeId]) -> Option<String> {
+fn inside(name: &str, value: &Value, allowed: Allowed<'_>) -> Option<String> {
     match value {
         Value::Object(fields) if name == "spice" && has_comma(fields.get("passwd")) => {
             Some("spice's passwd has a comma, behind which an option of QEMU's begins".into())
         }
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| inside(as_libxl(name), value, volumes)),
-        Value::Array(values) => values.iter().find_map(|value| inside(name, value, volumes)),
-        leaf => leaf_danger(name, leaf, volumes).map(|why| format!("{name} is {leaf}: {why}")),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| inside(as_libxl(name), value, allowed)),
+        Value::Array(values) => values.iter().find_map(|value| inside(name, value, allowed)),
+        leaf => leaf_danger(name, leaf, allowed).map(|why| format!("{name} is {leaf}: {why}")),
     }
 }
 
@@ -75,12 +92,12 @@ fn as_libxl(name: &str) -> &str {
     name.split('\0').next().unwrap_or_default()
 }
 
-fn leaf_danger(name: &str, leaf: &Value, volumes: &[VolumeId]) -> Option<&'static str> {
+fn leaf_danger(name: &str, leaf: &Value, allowed: Allowed<'_>) -> Option<&'static str> {
     if DANGEROUS.contains(&name) || name.ends_with("path") && name != "pdev_path" {
         return Some("such a place names something of this host's");
     }
     match leaf {
-        Value::String(text) => text_danger(name, text, volumes),
+        Value::String(text) => text_danger(name, text, allowed),
         Value::Number(number) if matches!(name, "backend_domid" | "poolid") => {
             (number.as_u64() != Some(0)).then_some("not dom0's")
         }
@@ -96,16 +113,16 @@ fn is_switch(name: &str) -> bool {
     )
 }
 
-fn text_danger(name: &str, text: &str, volumes: &[VolumeId]) -> Option<&'static str> {
+fn text_danger(name: &str, text: &str, allowed: Allowed<'_>) -> Option<&'static str> {
     let fine = match name {
         name if GUESTS_OWN.contains(&name) => true,
         name if is_switch(name) => text != "True",
         "kernel" | "ramdisk" => is_kernel(text),
-        "pdev_path" => volumes.iter().any(|volume| volume.to_string() == text),
+        "pdev_path" => allowed.has_volume(text) || allowed.files.contains(&text),
         "script" => text == "block-drbd" || NIC_SCRIPTS.contains(&text),
         "bootloader" => text == "pygrub",
         "bootloader_args" => !text.contains("directory") || text.starts_with("--args="),
-        "backend" => text == "phy",
+        "backend" => matches!(text, "phy" | "qdisk"),
         "backend_type" => text == "qemu",
         "serial" | "serial_list" => matches!(text, "pty" | "none" | "null" | "vc"),
         "usbdevice" | "usbdevice_list" => matches!(text, "tablet" | "mouse" | "keyboard"),

@@ -14,7 +14,8 @@ use bascule::replication::{Attachment, Counters, Link, Replication, VolumeState}
 use bascule::toolstack::{Abort, Domain, Error, OnStream, RunState, Toolstack};
 use uuid::Uuid;
 
-use crate::targets::domain::{oracle, volume};
+use crate::targets::domain::oracle::{self, Allowed};
+use crate::targets::domain::volume;
 
 /// The domain that comes.
 pub(super) const NAME: &str = "vm0";
@@ -194,7 +195,7 @@ impl Toolstack for StandIn {
     ) -> Result<DomId, Error> {
         handle(Arc::new(Nothing));
         let given = serde_json::from_str(config)?;
-        assert_eq!(oracle::danger(&given, &[volume()]), None, "{config}");
+        assert_eq!(oracle::danger(&given, Allowed { volumes: &[volume()], files: &[] }), None, "{config}");
         assert!(self.state().domains.is_empty(), "restored beside another copy");
         let restored = self.try_restore(config, TcpStream::from(fd.try_clone_to_owned()?));
         let facts = DomainFacts::from_json(config)?;
