@@ -22,8 +22,8 @@ struct Found(Vec<Value>);
 impl Found {
     fn by(pair: &Pair, options: &str) -> anyhow::Result<Found> {
         let output = pair.migrate(VM0, 1, &format!("--dry-run --json {options}"))?;
-        let events = output.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let findings = events.filter(|event| event["event"] == "findings").next_back();
+        let mut events = output.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let findings = events.rfind(|event| event["event"] == "findings");
         let findings = findings.and_then(|event| event["findings"].as_array().cloned());
         let found = Found(findings.with_context(|| format!("no findings: {}", text(&output)))?);
         ensure!(output.status == if found.errors() == 0 { 0 } else { 4 }, "exit {}: {found:?}", output.status);
