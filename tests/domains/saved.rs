@@ -69,7 +69,8 @@ fn a_domain_goes_through_files_of_xl_and_of_ours() {
 
 /// Saves, and does something as soon as the domain is suspended; what the save said, and its exit code.
 fn disturbed(pair: &Pair, disturb: &str) -> anyhow::Result<bascule_lab::Output> {
-    let save = "bascule save vm0 /run/file >/run/said 2>&1 & save=$!";
+    // What an earlier one has said is not taken for this one's word.
+    let save = ">/run/said; bascule save vm0 /run/file >>/run/said 2>&1 & save=$!";
     let suspended = "until [[ $(</run/said) == *'is suspended'* ]]; do kill -0 $save || break; done";
     pair.node(1).run_for(
         &format!("{save}; {suspended}; {disturb}; wait $save; code=$?; cat /run/said; exit $code"),

@@ -230,7 +230,9 @@ impl Pair {
 
     fn start_daemon(&self, nr: u8, options: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
-        let serve = format!("echo {options} >{OPTIONS}; setsid bascule serve {options} </dev/null >>{LOG} 2>&1 & echo $! >{DAEMON}");
+        let serve = format!(
+            "echo {options} >{OPTIONS}; setsid bascule serve {options} </dev/null >>{LOG} 2>&1 & echo $! >{DAEMON}"
+        );
         let once = format!("{SERVES}\n[ \"$started\" ] || {{ started=1; serves || {{ {serve}\n}}\n}}");
         node.until("the daemon listens", &format!("{once}\n{LISTENS}\nlistens"), LIMIT)
     }
