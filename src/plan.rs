@@ -152,8 +152,6 @@ pub struct DiskFacts {
     pub script: Option<String>,
     /// libxl's word for the format, such as `raw`, `qcow2` or `empty`; `unknown` when none is written.
     pub format: String,
-    /// libxl's word for what serves it in dom0, such as `phy` or `qdisk`; `unknown` when none is written.
-    pub backend: String,
     /// Whether the guest may write to it.
     pub writable: bool,
 }
@@ -270,8 +268,6 @@ struct RawDisk {
     script: Option<String>,
     #[serde(default = "unknown")]
     format: String,
-    #[serde(default = "unknown")]
-    backend: String,
     #[serde(default)]
     readwrite: i64,
 }
@@ -283,9 +279,9 @@ fn unknown() -> String {
 
 impl From<RawDisk> for DiskFacts {
     fn from(raw: RawDisk) -> DiskFacts {
-        let RawDisk { vdev, pdev_path, script, format, backend, readwrite } = raw;
+        let RawDisk { vdev, pdev_path, script, format, readwrite } = raw;
         let (target, script) = (pdev_path.unwrap_or_default(), script.filter(|script| !script.is_empty()));
-        DiskFacts { vdev, target, script, format, backend, writable: readwrite != 0 }
+        DiskFacts { vdev, target, script, format, writable: readwrite != 0 }
     }
 }
 
@@ -313,16 +309,17 @@ mod tests {
         assert_eq!(facts.memory_max_kib, 131_072);
         assert_eq!(facts.bridges, ["xenbr0"]);
         let (script, format) = (Some("block-drbd".to_owned()), "raw".to_owned());
-        let (vdev, target, backend) = ("xvdb".into(), "r1/1".into(), "unknown".into());
-        assert_eq!(facts.disks, [DiskFacts { vdev, target, script, format, backend, writable: false }]);
+        let (vdev, target) = ("xvdb".into(), "r1/1".into());
+        assert_eq!(facts.disks, [DiskFacts { vdev, target, script, format, writable: false }]);
     }
 
     #[test]
     fn disks_are_attached_by_volume() {
         let volume = VolumeId { resource: "r7".into(), volume: 0 };
         let config = attach_by_volume(CONFIG, [(0, &volume)]).expect("a configuration");
-        let disk = &DomainFacts::from_json(&config).expect("facts").disks[0];
-        assert_eq!((disk.target.as_str(), disk.backend.as_str()), ("r7/0", "phy"));
+        let json: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+        let disk = &json["disks"][0];
+        assert_eq!((&disk["pdev_path"], &disk["backend"]), (&"r7/0".into(), &"phy".into()));
         assert!(attach_by_volume(CONFIG, [(1, &volume)]).is_err());
     }
 

@@ -52,7 +52,7 @@ pub fn draw(host: &Host<'_>, request: Request) -> Result<Drawn, Error> {
 
     let mut findings = domain_findings(host, &domain, &facts);
     findings.extend(guest_findings(host, &domain)?);
-    let disks = disks::place(host, &facts.disks, &request.shared_disks, &mut findings)?;
+    let disks = disks::place(host, (domid, &facts.disks), &request.shared_disks, &mut findings)?;
     let volumes = volumes::look(host, disks.volumes.iter().map(|(_, id)| id), &mut findings)?;
     let handover = volumes::choose_handover(host, request.handover, &volumes, &mut findings);
     findings.extend(volumes.iter().flat_map(|volume| volumes::source_findings(host, &volume.state, handover)));

@@ -208,6 +208,12 @@ pub trait Toolstack: Send + Sync {
         names
     }
 
+    /// The disks of a domain, by their names in the guest, that the kernel serves, past this host's page cache. A configuration does not say:
+    /// libxl chooses, and stores what it was told.
+    fn disks_of_the_kernel(&self, _domid: DomId) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
     /// What a disk's path leads to on this host, if that is a block device or a file.
     fn backing(&self, path: &Path) -> Result<Option<Backing>, Error> {
         Ok(backing::look(path)?)

@@ -4,6 +4,8 @@
 
 #[path = "domains/check.rs"]
 mod check;
+#[path = "domains/kinds.rs"]
+mod kinds;
 #[path = "domains/life.rs"]
 mod life;
 #[path = "domains/oracle.rs"]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Code, volumes};
 use crate::host::Host;
-use crate::ids::VolumeId;
+use crate::ids::{DomId, VolumeId};
 use crate::plan::{DiskFacts, HOTPLUG_PROGRAM};
 use crate::protocol::{DiskUse, Finding, OfferedDisk};
 use crate::toolstack::Error;
@@ -18,18 +18,19 @@ pub(super) struct Placed {
     pub(super) local: Vec<OfferedDisk>,
 }
 
-/// Finds where each disk lies; `shared` are those of which the user says that both hosts have them. An empty drive lies nowhere.
+/// Finds where each disk of a domain lies; `shared` are those of which the user says that both hosts have them. An empty drive lies nowhere.
 pub(super) fn place(
     host: &Host<'_>,
-    disks: &[DiskFacts],
+    (domid, disks): (DomId, &[DiskFacts]),
     shared: &[String],
     findings: &mut Vec<Finding>,
 ) -> Result<Placed, Error> {
     let mut placed = Placed::default();
+    let by_kernel = host.toolstack.disks_of_the_kernel(domid)?;
     for (index, disk) in disks.iter().enumerate().filter(|(_, disk)| !disk.target.is_empty()) {
         let found = match host.replication.resolve(&disk.target)? {
             Some(id) => placed.on_volume(host, index, disk, id),
-            None => placed.elsewhere(host, disk, shared.contains(&disk.vdev))?,
+            None => placed.elsewhere(host, disk, (shared.contains(&disk.vdev), by_kernel.contains(&disk.vdev)))?,
         };
         findings.extend(found);
     }
@@ -53,13 +54,18 @@ impl Placed {
         }
     }
 
-    fn elsewhere(&mut self, host: &Host<'_>, disk: &DiskFacts, is_shared: bool) -> Result<Option<Finding>, Error> {
+    fn elsewhere(
+        &mut self,
+        host: &Host<'_>,
+        disk: &DiskFacts,
+        (is_shared, by_kernel): (bool, bool),
+    ) -> Result<Option<Finding>, Error> {
         let DiskFacts { vdev, target, .. } = disk;
         if disk.names_a_volume() {
             let resource = target.split('/').next().filter(|name| !name.is_empty()).unwrap_or("RES");
             return Ok(Some(volumes::unknown(host, resource, target)));
         }
-        let usage = match usage(disk, is_shared) {
+        let usage = match usage(disk, is_shared, by_kernel) {
             Ok(usage) if disk.is_raw() => usage,
             Ok(_) => return Ok(Some(not_raw(host, disk))),
             Err(refusal) => return Ok(Some(refusal.finding(host, disk))),
@@ -98,12 +104,12 @@ enum Refusal {
 
 /// How a disk that is no volume may be used at the destination. A disk that is written to must be served by the block backend of the kernel,
 /// which goes past this host's page cache, and of which it can be seen that all has been written before the other host reads (I4).
-fn usage(disk: &DiskFacts, is_shared: bool) -> Result<DiskUse, Refusal> {
+fn usage(disk: &DiskFacts, is_shared: bool, by_kernel: bool) -> Result<DiskUse, Refusal> {
     match (&disk.script, disk.writable, is_shared) {
         (Some(_), ..) => Err(Refusal::Program),
         (None, false, _) => Ok(DiskUse::ReadOnly),
         (None, true, false) => Err(Refusal::Written),
-        (None, true, true) if disk.backend == "phy" => Ok(DiskUse::Shared),
+        (None, true, true) if by_kernel => Ok(DiskUse::Shared),
         (None, true, true) => Err(Refusal::Cached),
     }
 }
@@ -131,8 +137,7 @@ impl Refusal {
             }
             Refusal::Cached => {
                 let found = format!(
-                    "Disk {vdev} ({target}) is served by {}: what was written may be in this host's page cache only",
-                    disk.backend
+                    "Disk {vdev} ({target}) is not served by the kernel: what was written may be in this host's page cache only"
                 );
                 let remedy = "Only a block device that the kernel serves (phy:) can be shared; put it on one, or on a DRBD volume";
                 host.error(Code::SharedDiskCached, found, remedy)
@@ -234,34 +239,31 @@ fn not_allowed(host: &Host<'_>, offered: &OfferedDisk) -> Finding {
 mod tests {
     use super::*;
 
-    fn disk(script: Option<&str>, backend: &str, writable: bool) -> DiskFacts {
+    fn disk(script: Option<&str>, writable: bool) -> DiskFacts {
         DiskFacts {
             vdev: "xvdb".into(),
             target: "/srv/x".into(),
             script: script.map(str::to_owned),
             format: "raw".into(),
-            backend: backend.into(),
             writable,
         }
     }
 
     #[test]
     fn what_is_only_read_may_be_anything_and_what_is_written_a_device_of_both() {
-        assert_eq!(usage(&disk(None, "qdisk", false), false), Ok(DiskUse::ReadOnly));
-        assert_eq!(usage(&disk(None, "phy", false), true), Ok(DiskUse::ReadOnly));
-        assert_eq!(usage(&disk(None, "phy", true), true), Ok(DiskUse::Shared));
-        assert_eq!(usage(&disk(None, "phy", true), false), Err(Refusal::Written));
-        for backend in ["qdisk", "unknown"] {
-            assert_eq!(usage(&disk(None, backend, true), true), Err(Refusal::Cached));
-        }
+        assert_eq!(usage(&disk(None, false), false, false), Ok(DiskUse::ReadOnly));
+        assert_eq!(usage(&disk(None, false), true, true), Ok(DiskUse::ReadOnly));
+        assert_eq!(usage(&disk(None, true), true, true), Ok(DiskUse::Shared));
+        assert_eq!(usage(&disk(None, true), false, true), Err(Refusal::Written));
+        assert_eq!(usage(&disk(None, true), true, false), Err(Refusal::Cached));
         for writable in [false, true] {
-            assert_eq!(usage(&disk(Some("block-nbd"), "phy", writable), true), Err(Refusal::Program));
+            assert_eq!(usage(&disk(Some("block-nbd"), writable), true, true), Err(Refusal::Program));
         }
     }
 
     #[test]
     fn what_must_be_a_volume_is_told_from_what_need_not() {
-        let named = |script, target: &str| DiskFacts { target: target.into(), ..disk(script, "phy", true) };
+        let named = |script, target: &str| DiskFacts { target: target.into(), ..disk(script, true) };
         assert!(named(Some("block-drbd"), "r0").names_a_volume());
         assert!(named(Some("/etc/xen/scripts/block-drbd"), "r0/1").names_a_volume());
         assert!(named(None, "/dev/drbd7").names_a_volume());

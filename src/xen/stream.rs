@@ -15,6 +15,7 @@ use super::error::{Error, Result, Subject};
 use super::logdirty;
 use super::logger::Follower;
 use super::operation::{Nobody, Operation, Witness};
+use super::vbd;
 use super::xenstore::Xenstore;
 use crate::cpu::{Policy, Viewer};
 use crate::ids::DomId;
@@ -238,6 +239,11 @@ impl Toolstack for Context {
     fn release(&self) -> std::result::Result<Option<(i32, i32)>, toolstack::Error> {
         let version = self.version()?;
         Ok(Some((version.major, version.minor)))
+    }
+
+    fn disks_of_the_kernel(&self, domid: DomId) -> std::result::Result<Vec<String>, toolstack::Error> {
+        let backends = vbd::backends(&Xenstore::open()?, domid)?;
+        Ok(backends.into_iter().map(|backend| backend.vdev).collect())
     }
 
     fn cannot_suspend(&self, domid: DomId) -> std::result::Result<bool, toolstack::Error> {

@@ -99,7 +99,7 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     )?;
     let shared = "--shared-disk xvdc";
     Found::by(pair, &format!("{shared} --shared-disk xvdz --map-bridge eth9=x --map-bridge xenbr0=nowhere"))?
-        .has("shared-disk-unknown", 1, &["xvdz", "xvda, xvdb, xvdc"])?
+        .has("shared-disk-unknown", 1, &["xvdz", "xvda", "xvdb", "xvdc"])?
         .has("bridge-unknown", 1, &["eth9", "xenbr0"])?
         .has("bridge-missing", 2, &["nowhere", "ip link add nowhere type bridge", "--map-bridge nowhere=NEW"])?
         .has("disk-not-allowed", 2, &["xvdc", "shared-disks = [", "/dev/loop7"])?;
