@@ -120,7 +120,7 @@ impl Connection {
         *offer == plain_offer(Handover::Single, offer.port)
             && hello.newest == VERSION
             && hello.oldest == VERSION
-            && matches!(released, Message::Released(_) | Message::Kept(_))
+            && matches!(released, Message::Released(_))
             && matches!(rest.get(held), Some(Step::Message(Message::Go(_))))
     }
 }
