@@ -22,11 +22,13 @@ pub const XEN_MODULES: [&str; 4] = ["crc32c_generic", "ext4", "xen_blkfront", "x
 /// The target that the program is built for; naming it keeps the flags for static linking from build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The two files that a domain of the workload guest boots from.
+/// The files that a domain of the workload guest boots from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestImage {
     /// The kernel as an ELF file: Xen's tools load it as it is, without a decompression that is slow under emulation.
     pub kernel: PathBuf,
+    /// The same kernel as it came, for HVM domains: QEMU loads no other with an initrd.
+    pub compressed: PathBuf,
     /// The initrd, not compressed for the same reason.
     pub initrd: PathBuf,
 }
@@ -45,8 +47,9 @@ pub fn build(kernel_tree: &Path, out: &Path) -> anyhow::Result<GuestImage> {
 /// As [`build`].
 pub fn build_with(kernel_tree: &Path, modules: &[&str], out: &Path) -> anyhow::Result<GuestImage> {
     fs::create_dir_all(out)?;
-    let image = GuestImage { kernel: out.join("guest-vmlinux"), initrd: out.join("guest-initrd") };
-    write_at_once(&image.kernel, &kernel::extract_vmlinux(&kernel::find_vmlinuz(kernel_tree)?)?)?;
+    let (kernel, initrd) = (out.join("guest-vmlinux"), out.join("guest-initrd"));
+    let image = GuestImage { kernel, compressed: kernel::find_vmlinuz(kernel_tree)?, initrd };
+    write_at_once(&image.kernel, &kernel::extract_vmlinux(&image.compressed)?)?;
     let program = fs::read(build_program()?)?;
     let modules = ModuleTree::of(kernel_tree)?.load_order(modules)?;
     write_at_once(&image.initrd, &pack(&program, &modules)?)?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use bascule_lab::layout::workspace;
 
-use super::report::Counts;
+use super::report::{Counts, Failed};
 use crate::say::{answer, say};
 
 /// Runs cargo; what it prints goes on to the screen, and the tests in it are counted.
@@ -82,13 +82,7 @@ impl Program {
             }
         }
         ensure!(found, "no test is called {}", filters.join(" or "));
-        ensure!(
-            failed.is_empty(),
-            "{} of {} tests failed: {}",
-            failed.len(),
-            failed.len() as u64 + u64::from(counts.passed),
-            failed.join(", ")
-        );
+        ensure!(failed.is_empty(), Failed { tests: failed, counts });
         Ok(counts)
     }
 }

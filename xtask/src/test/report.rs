@@ -40,6 +40,22 @@ impl Counts {
     }
 }
 
+/// Some tests of a part failed; the others count all the same.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) tests: Vec<String>,
+    pub(super) counts: Counts,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (failed, passed) = (self.tests.len(), self.counts.passed);
+        write!(f, "{failed} tests failed, {passed} passed; failed: {}", self.tests.join(", "))
+    }
+}
+
+impl std::error::Error for Failed {}
+
 /// The parts so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -72,7 +88,9 @@ impl Report {
         let done = run();
         let (word, counts) = match &done {
             Ok(counts) => ("ok", *counts),
-            Err(_) => ("FAILED", Counts::default()),
+            Err(error) => {
+                ("FAILED", error.downcast_ref().map_or_else(Counts::default, |failed: &Failed| failed.counts))
+            }
         };
         self.failed |= done.is_err();
         self.total += counts;
@@ -128,10 +146,12 @@ mod tests {
         let mut report = Report::default();
         report.part("one", || Ok(Counts { passed: 2, ..Counts::default() })).unwrap();
         report.part("two", || anyhow::bail!("no")).unwrap_err();
+        let counts = Counts { passed: 3, ..Counts::default() };
+        report.part("three", || anyhow::bail!(Failed { tests: vec!["a".into()], counts })).unwrap_err();
         let text = report.text();
         assert!(
             text.ends_with(
-                "test result: FAILED. 2 passed; 0 left to another part; 0 skipped for want of time; 0 parts skipped"
+                "test result: FAILED. 5 passed; 0 left to another part; 0 skipped for want of time; 0 parts skipped"
             ),
             "{text}"
         );

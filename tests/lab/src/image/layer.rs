@@ -121,7 +121,7 @@ pub(super) fn write(
         put(tree, path, mode, contents.as_bytes())?;
     }
     put_keys(tree, layout)?;
-    for (name, file) in [("kernel", &guest.kernel), ("initrd", &guest.initrd)] {
+    for (name, file) in [("kernel", &guest.kernel), ("vmlinuz", &guest.compressed), ("initrd", &guest.initrd)] {
         put(tree, &format!("{GUEST_DIR}/{name}"), 0o644, &fs::read(file)?)?;
     }
     for domain in &DOMAINS {
