@@ -209,6 +209,22 @@ pub fn attach_by_volume<'a>(
     serde_json::to_string(&value)
 }
 
+/// The configuration with the disks of these names served by the kernel: what libxl is not told it chooses, and it must not be QEMU.
+///
+/// # Errors
+/// The text is no domain configuration.
+pub fn serve_by_kernel<'a>(
+    config: &str,
+    vdevs: impl Iterator<Item = &'a str> + Clone,
+) -> Result<String, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_str(config)?;
+    let disks = value.get_mut("disks").and_then(serde_json::Value::as_array_mut);
+    for disk in disks.into_iter().flatten().filter(|disk| vdevs.clone().any(|vdev| disk["vdev"] == vdev)) {
+        disk["backend"] = "phy".into();
+    }
+    serde_json::to_string(&value)
+}
+
 fn slot<'v>(value: &'v mut serde_json::Value, path: &str) -> Result<&'v mut serde_json::Value, serde_json::Error> {
     use serde::de::Error;
     value.pointer_mut(path).ok_or_else(|| serde_json::Error::custom(format_args!("{path} is missing")))
@@ -321,6 +337,16 @@ mod tests {
         let disk = &json["disks"][0];
         assert_eq!((&disk["pdev_path"], &disk["backend"]), (&"r7/0".into(), &"phy".into()));
         assert!(attach_by_volume(CONFIG, [(1, &volume)]).is_err());
+    }
+
+    #[test]
+    fn a_shared_disk_is_the_kernel_s_at_the_destination() {
+        let backend = |vdevs: &[&str]| {
+            let config = serve_by_kernel(CONFIG, vdevs.iter().copied()).expect("a configuration");
+            serde_json::from_str::<serde_json::Value>(&config).expect("JSON")["disks"][0]["backend"].clone()
+        };
+        assert_eq!(backend(&["xvda", "xvdb"]), "phy");
+        assert!(backend(&["xvda"]).is_null());
     }
 
     #[test]

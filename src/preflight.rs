@@ -60,6 +60,7 @@ pub fn draw(host: &Host<'_>, request: Request) -> Result<Drawn, Error> {
     findings.extend(nics::unknown_bridges(host, &facts, &request.bridges));
 
     let config = plan::attach_by_volume(&config, disks.volumes.iter().map(|(index, id)| (*index, id)))?;
+    let config = plan::serve_by_kernel(&config, disks.shared())?;
     let (config, settled_nics) = plan::map_bridges(&config, &request.bridges, &[])?;
     let plan = Plan {
         id: uuid::Uuid::new_v4(),

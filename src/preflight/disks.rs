@@ -39,6 +39,11 @@ pub(super) fn place(
 }
 
 impl Placed {
+    /// The names of those that both hosts write.
+    pub(super) fn shared(&self) -> impl Iterator<Item = &str> + Clone {
+        self.local.iter().filter(|disk| disk.usage == DiskUse::Shared).map(|disk| disk.vdev.as_str())
+    }
+
     fn on_volume(&mut self, host: &Host<'_>, index: usize, disk: &DiskFacts, id: VolumeId) -> Option<Finding> {
         let (is_raw, is_new) = (disk.is_raw(), self.volumes.iter().all(|(_, other)| *other != id));
         match (is_raw, is_new) {
