@@ -64,8 +64,9 @@ pub(crate) fn unpause(args: &Unpause, state_dir: &Path) -> Result<(), Error> {
 /// Let a suspended domain go on
 ///
 /// For one that `xl suspend` has suspended, or that a save has left so because its process was killed: it runs on where it stopped, as if nothing
-/// had been. A file that it was saved to is of no use then: the disks go on, too. Refused while bascule migrates or saves it; what xl does with
-/// a suspended domain cannot be seen, so be sure that no `xl save` or `xl migrate` of it is under way.
+/// had been. A file that it was saved to is of no use then: the disks go on, too. Refused while bascule migrates or saves it,
+/// and where one of its DRBD volumes is not this host's any more: its copy may run elsewhere. What else xl does with a suspended domain cannot be
+/// seen, so be sure that no `xl save` or `xl migrate` of it is under way.
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     /// The domain, by name or number
@@ -76,6 +77,7 @@ pub(crate) struct Resume {
 pub(crate) fn resume(args: &Resume, state_dir: &Path) -> Result<(), Error> {
     let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
     hold.refuse_unless(&[RunState::Suspended], "there is nothing to resume")?;
+    super::saved::refuse_unless_here(&hold.context.retrieve(hold.domain.domid)?)?;
     Ok(hold.context.resume(hold.domain.domid)?)
 }
 

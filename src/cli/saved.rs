@@ -304,6 +304,29 @@ struct Volumes {
     boot: uuid::Uuid,
 }
 
+/// A domain that stands still owns its volumes as long as this host is Primary for each, alone.
+pub(super) fn refuse_unless_here(config: &DomainConfig) -> Result<(), Error> {
+    let states = Volumes::of(config).states()?;
+    let elsewhere = states.iter().find_map(|state| Some((&state.id, elsewhere(state.primary, state.peer_primary)?)));
+    match elsewhere {
+        Some((id, why)) => Err(format!(
+            "{id} {why}: a copy of the domain may run on the other host, and it was not touched here. bascule status {}",
+            id.resource
+        )
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// Why a volume may have gone on without the domain.
+fn elsewhere(primary: bool, peer_primary: bool) -> Option<&'static str> {
+    match (primary, peer_primary) {
+        (true, false) => None,
+        (_, true) => Some("is Primary on the peer"),
+        (false, false) => Some("is not Primary here"),
+    }
+}
+
 /// How long the block backends of a suspended domain may take to come to rest.
 const IDLE_WAIT: Duration = Duration::from_secs(30);
 
@@ -339,5 +362,18 @@ impl Volumes {
             return None;
         }
         self.note()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspended_domain_goes_on_only_where_its_volumes_are() {
+        assert_eq!(elsewhere(true, false), None);
+        for (primary, peer_primary) in [(true, true), (false, true), (false, false)] {
+            assert!(elsewhere(primary, peer_primary).is_some(), "{primary} {peer_primary}");
+        }
     }
 }
