@@ -35,7 +35,7 @@ fn exit_codes_tell_what_was_found() {
         (5, "[security]\nin-clear = ['10.77.200.3']", closed),
         (0, "[relocation]\nenabled = false", ""),
         (0, "[relocation]\naddress = ['127.0.0.1']", ""),
-        (1, "[relocation]\naddress = ['nosuch0']", ""),
+        (6, "[relocation]\naddress = ['nosuch0']", ""),
     ];
     for (code, config, rules) in rows {
         run("nft", &["flush", "ruleset"]);
