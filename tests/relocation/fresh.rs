@@ -9,7 +9,7 @@ use super::{VERIFY_LIMIT, on_the_encrypted_pair, refused, text};
 fn install_anew(pair: &Pair) -> anyhow::Result<()> {
     for nr in 1..=2 {
         pair.stop_serving(nr)?;
-        pair.node(nr).ok("rm -rf /etc/bascule /var/lib/bascule/identity.key /var/lib/bascule/peers")?;
+        pair.node(nr).ok("rm -rf /etc/bascule/* /var/lib/bascule/identity.key /var/lib/bascule/peers")?;
         pair.node(nr).ok("mkdir -p /var/lib/xen/lab; cp -r /var/lib/bascule-lab/guest /var/lib/xen/lab/")?;
         pair.serve_as_configured(nr)?;
     }

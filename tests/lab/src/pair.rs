@@ -164,7 +164,6 @@ impl Pair {
     pub fn configure_whole(&self, nr: u8, configuration: &str, said: &str) -> anyhow::Result<()> {
         let node = self.node(nr);
         let lines = node.ok(&format!("wc -l <{LOG}"))?.trim().parse::<u64>()? + 1;
-        node.ok(&format!("mkdir -p $(dirname {FILE})"))?;
         node.write_file(FILE, 0o644, configuration.as_bytes())?;
         node.ok(&format!("{SERVES}\nserves && kill -HUP $pid"))?;
         node.until(said, &format!("tail -n +{lines} {LOG} | grep -q '{said}'"), LIMIT)
