@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bascule::abandoned::Charge;
+use bascule::admission::{Act, Record};
 use bascule::console::Which;
 use bascule::ids::DomId;
 use bascule::migrate::chain;
 use bascule::toolstack::RunState;
+use bascule::watch::Domains;
 use bascule::xen::domain::{Ended, ShutdownReason};
 use bascule::xen::{Context, DomainConfig};
 use bascule::{domcfg, host, watch};
@@ -56,9 +59,31 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
         return print(config);
     }
     let context = Context::open()?;
-    let domid = context.create(&config)?;
-    let console = begin(&context, domid, config.name(), Begin { paused: args.paused, console: args.console })?;
+    let mut alone = Record::act(host::RUN_DIR.as_ref(), Act::Create, config.name())?;
+    if context.exists(&config)? {
+        return Err(format!("A domain of the name or the UUID of {} exists here: bascule list", config.name()).into());
+    }
+    let domid = make(&context, &config, &mut alone, || Ok(context.create(&config)?))?;
+    let console = begin(&context, domid, alone, Begin { paused: args.paused, console: args.console })?;
     console.map_or(Ok(()), Attached::attend)
+}
+
+/// Makes a domain, of which there is none yet. Who finds the record of this process, if it is killed, knows which domain it has made.
+pub(super) fn make(
+    context: &Context,
+    config: &DomainConfig,
+    alone: &mut Record,
+    make: impl FnOnce() -> Result<DomId, Error>,
+) -> Result<DomId, Error> {
+    let Some(uuid) = config.uuid() else { return make() };
+    let charge = Charge::making(uuid);
+    alone.charge(charge.clone())?;
+    let notice = |domid| {
+        if let Err(error) = alone.charge(Charge { domid: Some(domid), ..charge }) {
+            tracing::warn!(%domid, error = %chain(&error), "if this process is killed, a person must look what it has left");
+        }
+    };
+    context.noticing(uuid, notice, make)
 }
 
 /// How a domain that has just been made begins.
@@ -69,18 +94,21 @@ pub(super) struct Begin {
     pub(super) console: bool,
 }
 
-/// Somebody is in charge of it, somebody has its console, and then it runs.
+/// Somebody is in charge of it, somebody has its console, and then it runs. From then on nobody is kept from it: whoever looks at its console may do
+/// so for days.
 pub(super) fn begin<'a>(
     context: &'a Context,
     domid: DomId,
-    name: &str,
+    alone: Record,
     how: Begin,
 ) -> Result<Option<Attached<'a>>, Error> {
+    let name = alone.entry().name.clone();
     let watched = put_in_charge(context, domid);
-    let console = how.console.then(|| Attached::to(context, domid, name, Which::Usual(0)));
+    let console = how.console.then(|| Attached::to(context, domid, &name, Which::Usual(0)));
     if !how.paused {
         context.unpause(domid)?;
     }
+    drop(alone);
     out!("{name} is domain {domid}");
     if let Err(why) = watched {
         out!("Nobody will start it anew when it reboots or crashes: {why}");
