@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bascule::console::Which;
+use bascule::domcfg::{self, Defaults, Host};
 use bascule::ids::DomId;
 use bascule::migrate::chain;
 use bascule::toolstack::RunState;
 use bascule::xen::domain::{Ended, ShutdownReason};
 use bascule::xen::{Context, DomainConfig};
-use bascule::{domcfg, host, watch};
+use bascule::{host, watch};
 use clap::Args;
 
 use super::ConfigFile;
@@ -20,6 +21,9 @@ use super::exit::Error;
 ///
 /// `disk = [ 'drbd:RES,xvda,w' ]` or `drbd:RES/VOL` puts a disk on a DRBD volume: this host becomes Primary for it, unless the
 /// peer is.
+///
+/// What /etc/xen/xl.conf says of all domains holds as with xl (bridge, script and backend of nics, grant frames, CPUs and the like);
+/// --dry-run shows the result. A mistake in that file makes no domain.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// The domain's file, such as /etc/xen/vm.cfg
@@ -36,7 +40,10 @@ pub(crate) struct Create {
     /// Print the resulting configuration as libxl's JSON and start nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Say nothing about keys that are deprecated or have no effect
+    /// Let it have CPUs that vm.cpumask and its like of /etc/xen/xl.conf keep from domains
+    #[arg(short, long)]
+    ignore_global_affinity_masks: bool,
+    /// Say nothing about keys that are deprecated or have no effect, in its file or in /etc/xen/xl.conf
     #[arg(short, long)]
     quiet: bool,
 }
@@ -48,10 +55,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs `create`.
 pub(crate) fn create(args: &Create) -> Result<(), Error> {
-    let domcfg::Loaded { config, warnings } = domcfg::load(&args.file, &args.settings)?;
-    if !args.quiet {
-        tell(&args.file, &warnings);
-    }
+    let host = as_configured(args.quiet)?;
+    let host = if args.ignore_global_affinity_masks { host.with_all_cpus() } else { host };
+    let config = load(&args.file, &args.settings, &host, args.quiet)?;
     if args.dry_run {
         return print(config);
     }
@@ -88,8 +94,32 @@ pub(super) fn begin<'a>(
     console.transpose().map_err(|why| format!("{name} is there, but not its console: {}", chain(why.as_ref())).into())
 }
 
+/// This host, with what its administrator says of all domains.
+pub(super) fn as_configured(quiet: bool) -> Result<Host, Error> {
+    let host = Host::this();
+    let defaults = Defaults::load(Defaults::FILE, &host)?;
+    if !quiet {
+        tell(Defaults::FILE.as_ref(), &defaults.warnings);
+    }
+    Ok(host.with(defaults))
+}
+
+/// A domain's file.
+pub(super) fn load(
+    file: &Path,
+    settings: &[(String, String)],
+    host: &Host,
+    quiet: bool,
+) -> Result<DomainConfig, Error> {
+    let domcfg::Loaded { config, warnings } = domcfg::load(file, settings, host)?;
+    if !quiet {
+        tell(file, &warnings);
+    }
+    Ok(config)
+}
+
 #[expect(clippy::print_stderr, reason = "the program's messages")]
-pub(super) fn tell(file: &Path, warnings: &[domcfg::Warning]) {
+fn tell(file: &Path, warnings: &[domcfg::Warning]) {
     warnings.iter().for_each(|warning| eprintln!("bascule: {}: {warning}", file.display()));
 }
 

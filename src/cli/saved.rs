@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bascule::admission::{Act, Record};
-use bascule::domcfg;
 use bascule::drbd::Drbd;
 use bascule::ids::{DomId, VolumeId};
 use bascule::migrate::chain;
@@ -245,11 +244,7 @@ fn configuration(args: &Restore, saved: &Saved, file: Option<&Path>) -> Result<D
         let missing = "No configuration is in it that can be read: name the domain's file behind it";
         return saved.config.clone().ok_or_else(|| missing.into());
     };
-    let domcfg::Loaded { config, warnings } = domcfg::load(file, &[])?;
-    if !args.quiet {
-        domain::tell(file, &warnings);
-    }
-    Ok(config)
+    domain::load(file, &[], &domain::as_configured(args.quiet)?, args.quiet)
 }
 
 /// Refuses what is known to ruin the domain's file systems, and says what is not known.
