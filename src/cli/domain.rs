@@ -7,7 +7,7 @@ use bascule::console::Which;
 use bascule::domcfg::{self, Defaults, Host};
 use bascule::ids::DomId;
 use bascule::migrate::chain;
-use bascule::toolstack::RunState;
+use bascule::toolstack::{Domain, RunState};
 use bascule::xen::domain::{Ended, ShutdownReason};
 use bascule::xen::{Context, DomainConfig};
 use bascule::{host, watch};
@@ -164,7 +164,7 @@ pub(crate) struct Shutdown {
 /// Runs `shutdown`.
 pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     let context = Context::open()?;
-    let domid = context.find(&args.domain)?.domain.domid;
+    let Domain { domid, name, .. } = context.find(&args.domain)?.domain;
     context.shutdown(domid)?;
     if !args.wait {
         return Ok(());
@@ -172,7 +172,7 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     match context.wait_shutdown(domid, deadline)? {
         Some(Ended::Shutdown(reason)) => {
-            clean_up(&context, domid, &args.domain)?;
+            clean_up(&context, domid, &name)?;
             match reason {
                 ShutdownReason::Crash | ShutdownReason::Watchdog => {
                     Err(format!("{} crashed instead of shutting down", args.domain).into())
@@ -187,10 +187,10 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     }
 }
 
-/// What is left of it is its watcher's where it has one: that does what the configuration says.
+/// What is left of it is its watcher's where it has one, ours or xl's: that does what the configuration says.
 fn clean_up(context: &Context, domid: DomId, name: &str) -> Result<(), Error> {
     let deadline = Instant::now() + CLEAN_UP_WAIT;
-    while watch::is_watched(Path::new(host::RUN_DIR), domid) {
+    while watch::is_watched(Path::new(host::RUN_DIR), domid) || watch::xl::watches(domid, name) {
         match context.state(domid)? {
             None | Some(RunState::Dying) => return Ok(()),
             Some(_) if Instant::now() >= deadline => {
