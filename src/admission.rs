@@ -1,7 +1,8 @@
 //! Which migrations are open on this host, and whether a volume may be attached because of one of them.
 //!
 //! A migration's process keeps a record, `/run/bascule/migration-ID.json`, and holds a lock (flock) on it while it lives:
-//! a record that nobody holds is stale and counts for nothing. The hotplug program that libxl runs for a disk looks the
+//! a record that nobody holds is stale and counts for nothing; one that says what is left to do stays until somebody has done it
+//! ([`crate::abandoned`]). The hotplug program that libxl runs for a disk looks the
 //! volume up here. When an incoming migration names it, the program asks that migration's process through a socket beside
 //! the record, and the process answers as soon as it knows in which way the right to write changes hands.
 //!
@@ -24,9 +25,10 @@ use uuid::Uuid;
 
 use self::door::Door;
 pub use self::door::{Asker, Refusal, Request};
+use crate::abandoned::Charge;
 use crate::ids::VolumeId;
 pub use crate::protocol::Handover;
-use crate::wait::poll_until;
+use crate::wait::{poll_until, retry_until};
 
 /// Where the records are, unless a caller says otherwise.
 pub const DIR: &str = "/run/bascule";
@@ -34,6 +36,8 @@ pub const DIR: &str = "/run/bascule";
 const RECORD_LEN_MAX: u64 = 64 * 1024;
 /// How long to wait for another process that opens a record.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long who makes a domain waits for one of its name to be destroyed that has shut down: each device's hotplug program has 40 s.
+const END_WAIT_MAX: Duration = Duration::from_secs(60);
 /// What stands behind a domain's name while it is being received, so that it cannot be taken for one that runs.
 const INCOMING_SUFFIX: &str = "--incoming";
 
@@ -70,6 +74,10 @@ pub enum Act {
     Save,
     /// It comes from a file.
     Restore,
+    /// It is made.
+    Create,
+    /// What a process that was killed has left of it is seen to.
+    Settle,
 }
 
 impl fmt::Display for Act {
@@ -80,6 +88,8 @@ impl fmt::Display for Act {
             Self::Command => "is being changed by a command",
             Self::Save => "is being saved to a file",
             Self::Restore => "is being restored from a file",
+            Self::Create => "is being created",
+            Self::Settle => "was left behind by a process that was killed, which is being seen to",
         })
     }
 }
@@ -100,6 +110,9 @@ pub struct Entry {
     pub volumes: Vec<VolumeId>,
     /// The process that holds the record.
     pub pid: u32,
+    /// What is left to do if that is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
 }
 
 /// What a domain is in.
@@ -112,13 +125,15 @@ impl fmt::Display for Entry {
     }
 }
 
-/// The record of a migration that this process carries out. Dropping it takes it away.
+/// The record of a migration that this process carries out. Dropping it takes it away, unless it was taken over and is not closed.
 #[derive(Debug)]
 pub struct Record {
     entry: Entry,
     path: PathBuf,
     door: Option<Door>,
-    _lock: Flock<File>,
+    /// There is still something to do that it says.
+    stays: bool,
+    lock: Flock<File>,
 }
 
 /// Why a record cannot be opened or read.
@@ -171,18 +186,43 @@ impl Record {
     /// [`Error::VolumeTaken`] and [`Error::NameTaken`] when another open migration of this host has what this one needs.
     pub fn open(dir: &Path, id: Uuid, side: Side, name: &str, volumes: &[VolumeId]) -> Result<Self, Error> {
         let (name, volumes) = (name.to_owned(), volumes.to_vec());
-        Self::publish(dir, Entry { id, side, act: None, name, volumes, pid: std::process::id() })
+        Self::publish(dir, Entry { id, side, act: None, name, volumes, pid: std::process::id(), charge: None })
     }
 
     /// Stands under a domain's name while something is done to it that must not meet a migration. It keeps no volumes: for those, each start
-    /// asks DRBD.
+    /// asks DRBD. Who makes a domain waits for the end of one of its name that has shut down.
     ///
     /// # Errors
     /// [`Error::NameTaken`] when an open migration of this host, or another act, has the domain.
     pub fn act(dir: &Path, act: Act, name: &str) -> Result<Self, Error> {
         let (id, name) = (Uuid::new_v4(), name.to_owned());
         let (side, volumes, pid) = (Side::Outgoing, Vec::new(), std::process::id());
-        Self::publish(dir, Entry { id, side, act: Some(act), name, volumes, pid })
+        let entry = Entry { id, side, act: Some(act), name, volumes, pid, charge: None };
+        let wait = if matches!(act, Act::Create | Act::Restore) { END_WAIT_MAX } else { Duration::ZERO };
+        let ends = |error: &Error| matches!(error, Error::NameTaken { held_by } if held_by.act == Some(Act::End));
+        let publish = || Self::publish(dir, entry.clone());
+        retry_until(Instant::now() + wait, publish, |done| !done.as_ref().is_err_and(ends))
+    }
+
+    /// Says in the record what is left to do if this process is killed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] and [`Error::Io`]: the record says what it said before.
+    pub fn charge(&mut self, charge: Charge) -> Result<(), Error> {
+        let _turn = lock_dir(self.dir())?;
+        let entry = Entry { charge: Some(charge), ..self.entry.clone() };
+        self.lock = publish(&self.path, &entry)?;
+        self.entry = entry;
+        Ok(())
+    }
+
+    /// What was left to do is done.
+    pub fn close(mut self) {
+        self.stays = false;
+    }
+
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(DIR))
     }
 
     fn publish(dir: &Path, entry: Entry) -> Result<Self, Error> {
@@ -197,7 +237,7 @@ impl Record {
         };
         let path = record_path(dir, entry.id);
         let lock = publish(&path, &entry)?;
-        Ok(Self { entry, path, door, _lock: lock })
+        Ok(Self { entry, path, door, stays: false, lock })
     }
 
     /// The next question of a hotplug program, or `None` at `deadline`. Questions about a volume that this migration does
@@ -227,6 +267,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        // What a thread in panic has not done is as what a process that was killed has not.
+        if self.stays || (self.entry.charge.is_some() && std::thread::panicking()) {
+            return;
+        }
         // The lock is let go after this, so that nobody sees the record and takes it for stale in between.
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "migration record not removed");
@@ -279,7 +323,33 @@ pub fn open_migrations(dir: &Path) -> Result<Vec<Entry>, Error> {
     Ok(live_entries(dir, Stale::Keep)?.into_iter().filter(|entry| entry.act.is_none()).collect())
 }
 
-/// Removes the records whose process is gone. They count for nothing; this is for whoever looks.
+/// The records of this host whose process is gone, and that say what is left to do.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn abandoned(dir: &Path) -> Result<Vec<Entry>, Error> {
+    let found = record_paths(dir)?.into_iter().map(|path| read(&path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(found.into_iter().filter_map(Found::abandoned).collect())
+}
+
+/// Takes such a record over, under its domain's name, and what is left to do; `None` where there is none any more, or its process lives. Unless
+/// it is closed, it stays for the next.
+///
+/// # Errors
+/// [`Error::NameTaken`] when an open migration of this host, or another act, has the domain.
+pub fn take_over(dir: &Path, id: Uuid) -> Result<Option<(Record, Charge)>, Error> {
+    make_dir(dir)?;
+    let _turn = lock_dir(dir)?;
+    let path = record_path(dir, id);
+    let Some(left) = read(&path)?.abandoned() else { return Ok(None) };
+    let Some(charge) = left.charge.clone() else { return Ok(None) };
+    let entry = Entry { act: Some(Act::Settle), pid: std::process::id(), ..left };
+    live_entries(dir, Stale::Keep)?.into_iter().try_for_each(|other| check_conflict(&entry, other))?;
+    let lock = publish(&path, &entry)?;
+    Ok(Some((Record { entry, path, door: None, stays: true, lock }, charge)))
+}
+
+/// Removes the records whose process is gone and that say nothing. They count for nothing; this is for whoever looks.
 ///
 /// # Errors
 /// As for [`lookup`]; [`Error::Locked`].
@@ -318,36 +388,61 @@ enum Stale {
 
 /// The entries of all records whose process lives.
 fn live_entries(dir: &Path, stale: Stale) -> Result<Vec<Entry>, Error> {
-    let listing = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.map_err(io_error(dir))?,
-    };
-    let paths = listing.flatten().map(|entry| entry.path()).filter(|path| is_record(path));
     let mut entries = Vec::new();
-    for path in paths {
-        match read_live(&path)? {
-            Some(entry) => entries.push(entry),
-            None if stale == Stale::Remove => remove_stale(&path),
-            None => {}
+    for path in record_paths(dir)? {
+        match read(&path)? {
+            Found::Live(entry) => entries.push(entry),
+            Found::Stale if stale == Stale::Remove => remove_stale(&path),
+            Found::Stale | Found::Abandoned(_) => {}
         }
     }
     Ok(entries)
 }
 
-/// Reads a record, or `None` when nobody holds it. A shared lock tells: readers do not stand in each other's way.
-fn read_live(path: &Path) -> Result<Option<Entry>, Error> {
+fn record_paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listing = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.map_err(io_error(dir))?,
+    };
+    Ok(listing.flatten().map(|entry| entry.path()).filter(|path| is_record(path)).collect())
+}
+
+/// A record, by who holds it.
+enum Found {
+    /// Its process lives.
+    Live(Entry),
+    /// Its process is gone, and something is left to do.
+    Abandoned(Entry),
+    /// Its process is gone, or the record is.
+    Stale,
+}
+
+impl Found {
+    fn abandoned(self) -> Option<Entry> {
+        match self {
+            Self::Abandoned(entry) => Some(entry),
+            Self::Live(_) | Self::Stale => None,
+        }
+    }
+}
+
+/// Reads a record. A shared lock tells who holds it: readers do not stand in each other's way.
+fn read(path: &Path) -> Result<Found, Error> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Stale),
         file => file.map_err(io_error(path))?,
     };
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => Ok(None),
-        Err((file, Errno::EWOULDBLOCK)) => parse(path, file).map(Some),
+        Ok(file) => Ok(match parse(path, &file) {
+            Ok(entry) if entry.charge.as_ref().is_some_and(Charge::counts) => Found::Abandoned(entry),
+            _ => Found::Stale,
+        }),
+        Err((file, Errno::EWOULDBLOCK)) => parse(path, &file).map(Found::Live),
         Err((_, errno)) => Err(io_error(path)(errno.into())),
     }
 }
 
-fn parse(path: &Path, file: File) -> Result<Entry, Error> {
+fn parse(path: &Path, file: &File) -> Result<Entry, Error> {
     let reader = io::Read::take(file, RECORD_LEN_MAX);
     serde_json::from_reader(reader).map_err(|source| Error::Malformed { path: path.to_owned(), source })
 }

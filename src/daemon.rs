@@ -5,7 +5,7 @@
 //! Whoever has not proved who it is is told nothing, has a few places ([`Limits`]) for a short time, and little of the log; it has a process
 //! of ours only when it has said something.
 //! The daemon also adopts orphans: a journal with work left and nobody who does it gets a process that recovers it, at start and whenever
-//! one appears. And it sees to it that each domain that we have started, or that came here, has a process that watches it ([`crate::watch`]).
+//! one appears; so does what a killed process has left of a domain that it was saving or making ([`crate::abandoned`]). And it sees to it that each domain that we have started, or that came here, has a process that watches it ([`crate::watch`]).
 
 mod allow;
 pub mod check;
@@ -68,7 +68,7 @@ pub struct Policy {
 pub struct Workers<'a> {
     /// One session; the connection becomes its standard input, and a way to the daemon its standard output.
     pub session: &'a dyn Fn() -> Command,
-    /// The recovery of one migration.
+    /// The recovery of one migration, or of what a killed process has left of a domain.
     pub recovery: &'a dyn Fn(Uuid) -> Command,
     /// The watch over one domain. It is left alone when the daemon ends.
     pub watcher: &'a dyn Fn(DomId) -> Command,
@@ -117,7 +117,7 @@ pub const WORKERS_WAIT: Duration = Duration::from_secs(150);
 /// [`Error::Wait`] when the system fails.
 pub fn serve(mut listeners: Listeners, config: &Config, workers: &Workers<'_>, stop: &Cancel) -> Result<(), Error> {
     let mut sessions = Sessions::new(workers);
-    let mut orphans = Orphans::new(config.state_dir.clone(), workers.recovery);
+    let mut orphans = Orphans::new(config.run_dir.clone(), config.state_dir.clone(), workers.recovery);
     let mut watchers = Watchers::new(config.run_dir.clone(), workers.watcher);
     let mut broom = Broom::new(config.run_dir.clone());
     let mut refusals = Refusals::default();

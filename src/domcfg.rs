@@ -3,18 +3,21 @@
 //! libxlutil parses the file; what each key means stands in [`keys`], a table in which a new key is one line. A file with a
 //! key that is not in the table makes no domain: a setting that is ignored in silence is worse than one that is refused.
 //! libxlutil cannot list the keys of a file, so [`scan`] finds them by the same grammar. What xl accepts with a warning is
-//! accepted with a [`Warning`]. `tests/xlcfg` has files for every key, with what xl itself makes of them.
+//! accepted with a [`Warning`]. `tests/xlcfg` has files for every key, with what xl itself makes of them. What the host's
+//! `xl.conf` says of all domains comes first ([`Defaults`]).
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use self::build::Builder;
 use crate::xen::DomainConfig;
 use crate::xen::xlu;
 
 mod boot;
 mod build;
+mod defaults;
 mod devices;
 mod general;
 mod host;
@@ -28,6 +31,7 @@ mod sound;
 mod vnuma;
 mod words;
 
+pub use defaults::Defaults;
 pub use host::{Facts, Host};
 
 /// The longest file that is read. A domain's is a hundredth of that.
@@ -46,7 +50,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It breaks the grammar.
-    #[error("Not a domain's file: {source}")]
+    #[error("Not in the format of xl's files: {source}")]
     Syntax {
         /// Where, in libxlutil's words.
         source: xlu::Error,
@@ -75,10 +79,12 @@ pub enum Problem {
         nearest: Option<&'static str>,
     },
     /// A value that its key cannot have, or a key that is missing.
-    #[error("{key} {reason}")]
+    #[error("{}{key} {reason}", .line.map(|line| format!("line {line}: ")).unwrap_or_default())]
     Value {
         /// The key.
         key: &'static str,
+        /// Its last line, from 1, where it stands in the file.
+        line: Option<usize>,
         /// What is wrong, as the rest of a sentence.
         reason: String,
     },
@@ -97,7 +103,7 @@ pub struct Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The key.
-    pub key: &'static str,
+    pub key: String,
     /// What is odd about it, as the rest of a sentence.
     pub reason: String,
 }
@@ -108,32 +114,30 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Reads a domain's file on this host. `overrides` are settings that replace those of the file, as `xl create FILE KEY=VALUE` takes them; a value
+/// Reads a domain's file. `overrides` are settings that replace those of the file, as `xl create FILE KEY=VALUE` takes them; a value
 /// that is no number, list or quoted string is taken as a string.
 ///
 /// # Errors
 /// [`Error::Problems`] lists all that is wrong at once.
-pub fn load(path: impl AsRef<Path>, overrides: &[(String, String)]) -> Result<Loaded, Error> {
+pub fn load(path: impl AsRef<Path>, overrides: &[(String, String)], host: &Host) -> Result<Loaded, Error> {
     let path = path.as_ref();
     let mut text = read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     for (key, value) in overrides {
         let _ = write!(text, "\n{key}={}\n", quoted(value));
     }
-    parse(&path.display().to_string(), &text, &Host::this())
+    parse(&path.display().to_string(), &text, host)
 }
 
-/// The same for a text and any host; `file` stands in what is reported.
+/// The same for a text; `file` stands in what is reported.
 ///
 /// # Errors
 /// As for [`load`].
 pub fn parse(file: &str, text: &str, host: &Host) -> Result<Loaded, Error> {
-    let config = xlu::Config::parse(file, text).map_err(|source| Error::Syntax { source })?;
-    let built = build::build(config, host, unknown_keys(text));
-    if built.problems.is_empty() {
-        Ok(Loaded { config: built.config, warnings: built.warnings })
-    } else {
-        Err(Error::Problems { file: file.to_owned(), problems: built.problems })
-    }
+    let mut builder = Builder::new(file, text, host)?;
+    builder.refuse_unknown_keys();
+    builder.domain();
+    let (json, warnings) = builder.finish(file)?;
+    Ok(Loaded { config: json.into(), warnings })
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -143,13 +147,6 @@ fn read(path: &Path) -> io::Result<String> {
         Ok(bytes) if bytes <= FILE_BYTES_MAX => Ok(text),
         _ => Err(io::ErrorKind::FileTooLarge.into()),
     }
-}
-
-fn unknown_keys(text: &str) -> Vec<Problem> {
-    let unknown = scan::keys(text).into_iter().filter(|(key, _)| !keys::is_known(key));
-    unknown
-        .map(|(key, line)| Problem::UnknownKey { nearest: crate::nearest::nearest(&key, keys::names()), key, line })
-        .collect()
 }
 
 /// A value of the command line as it would stand in a file.

@@ -35,7 +35,8 @@ pub mod config;
 pub mod daemon;
 pub mod firewall;
 
-// What becomes of a domain that shuts down, of one that goes to a file, and what it says meanwhile.
+// What becomes of a domain that shuts down, of one that goes to a file or was left by a process that was killed, and what it says meanwhile.
+pub mod abandoned;
 pub mod console;
 pub mod saved;
 pub mod watch;

@@ -18,11 +18,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::draft::FileError;
+pub(crate) use self::draft::sync_name;
+pub use self::draft::{FileError, Inode};
 pub use self::format::{FormatError, read};
 pub use self::note::Note;
 
-use self::draft::Draft;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use self::draft::{Draft, Spot};
+use crate::abandoned::{Charge, Saving};
+use crate::admission::Record;
 use crate::ids::DomId;
 use crate::stream::Cancel;
 use crate::toolstack::{Abort, Error, OnStream, RunState};
@@ -69,7 +75,8 @@ pub trait Domains {
 }
 
 /// What becomes of the domain when it is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Afterwards {
     /// It is destroyed.
     Destroy,
@@ -84,6 +91,8 @@ pub enum Afterwards {
 pub struct Request<'a> {
     /// The domain's number.
     pub domid: DomId,
+    /// Its UUID.
+    pub uuid: Uuid,
     /// Its configuration, as libxl has stored it.
     pub config: DomainConfig,
     /// Its memory, in KiB.
@@ -146,15 +155,17 @@ const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
 /// What a file may have beside the memory, in bytes: the numbers of its pages, 8 bytes each, are added to this.
 const BESIDE_MEMORY: u64 = 4 << 20;
 
-/// Saves a domain. `at_rest` looks at its volumes when it has been suspended.
+/// Saves a domain. `alone` is what this process has for it in [`crate::admission`], which says what is left to do if the process is killed; `at_rest`
+/// looks at its volumes when it has been suspended.
 pub fn save(
     domains: &dyn Domains,
     request: &Request<'_>,
+    alone: &mut Record,
     at_rest: &dyn Fn() -> Option<Note>,
     events: &OnStream,
     cancel: &Cancel,
 ) -> Outcome {
-    let (draft, place) = match begin(request) {
+    let (draft, place) = match begin(request, alone) {
         Ok(begun) => begun,
         Err(error) => return Outcome::Failed(error),
     };
@@ -172,10 +183,21 @@ struct Place {
 }
 
 /// The file, its header and its space: all that can fail while the domain still runs.
-fn begin(request: &Request<'_>) -> Result<(Draft, Place), Error> {
+fn begin(request: &Request<'_>, alone: &mut Record) -> Result<(Draft, Place), Error> {
     let len = request.note.clone().map_or(0, Note::text_len_max);
     let header = format::write(&request.config.clone().without_domid().to_json(), len)?;
-    let mut draft = Draft::begin(request.file, request.replace)?;
+    let spot = Spot::find(request.file, request.replace)?;
+    let mut saving = Saving {
+        file: spot.target.clone(),
+        partial: spot.partial.clone(),
+        inode: None,
+        afterwards: request.afterwards,
+    };
+    let charge = |saving: &Saving| Charge::saving(request.uuid, request.domid, saving.clone());
+    alone.charge(charge(&saving))?;
+    let mut draft = Draft::begin(spot)?;
+    saving.inode = Some(draft.inode()?);
+    alone.charge(charge(&saving))?;
     let memory = request.memory_kib << 10;
     draft.reserve(memory + (memory >> 9) + BESIDE_MEMORY)?;
     draft.write(&header)?;

@@ -10,6 +10,8 @@ mod kinds;
 mod life;
 #[path = "domains/oracle.rs"]
 mod oracle;
+#[path = "domains/pairs.rs"]
+mod pairs;
 #[path = "domains/preflight.rs"]
 mod preflight;
 #[path = "domains/saved.rs"]

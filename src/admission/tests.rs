@@ -58,6 +58,61 @@ fn a_record_that_nobody_holds_counts_for_nothing() {
 }
 
 #[test]
+fn a_record_that_says_what_is_left_to_do_stays_until_that_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = Record::act(dir.path(), Act::Restore, "vm").unwrap();
+    let (id, path) = (record.entry().id, record.path.clone());
+    record.charge(Charge::making(Uuid::from_u128(1))).unwrap();
+    record.charge(Charge { domid: Some(DomId(3)), ..Charge::making(Uuid::from_u128(1)) }).unwrap();
+    assert!(abandoned(dir.path()).unwrap().is_empty() && take_over(dir.path(), id).unwrap().is_none(), "it lives");
+    kill(record);
+    remove_stale_records(dir.path()).unwrap();
+    assert_eq!(abandoned(dir.path()).unwrap().len(), 1);
+
+    // Whoever has the domain in hand meanwhile goes on.
+    let command = Record::act(dir.path(), Act::Command, "vm").unwrap();
+    assert!(matches!(take_over(dir.path(), id), Err(Error::NameTaken { .. })));
+    drop(command);
+    let (settling, charge) = take_over(dir.path(), id).unwrap().unwrap();
+    assert_eq!((charge.domid, settling.entry().act), (Some(DomId(3)), Some(Act::Settle)));
+    assert!(take_over(dir.path(), id).unwrap().is_none(), "two of them");
+    let taken = Record::act(dir.path(), Act::Command, "vm").unwrap_err();
+    assert!(taken.to_string().contains("a process that was killed"), "{taken}");
+    drop(settling);
+    let (settling, _) = take_over(dir.path(), id).unwrap().unwrap();
+    settling.close();
+    assert!(!path.exists());
+
+    // Of an earlier boot, nothing is left.
+    let mut record = Record::act(dir.path(), Act::Create, "vm").unwrap();
+    record.charge(Charge { boot: Uuid::nil(), ..Charge::making(Uuid::from_u128(1)) }).unwrap();
+    kill(record);
+    assert!(abandoned(dir.path()).unwrap().is_empty());
+    remove_stale_records(dir.path()).unwrap();
+    assert_eq!(record_paths(dir.path()).unwrap(), Vec::<PathBuf>::new());
+}
+
+/// As if its process had been killed: the lock goes, the record stays.
+fn kill(mut record: Record) {
+    record.stays = true;
+}
+
+#[test]
+fn who_makes_a_domain_waits_for_the_end_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let ending = Record::act(dir.path(), Act::End, "vm").unwrap();
+    assert!(matches!(Record::act(dir.path(), Act::Command, "vm"), Err(Error::NameTaken { .. })));
+    let ended = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        drop(ending);
+    });
+    let record = Record::act(dir.path(), Act::Create, "vm").unwrap();
+    ended.join().unwrap();
+    assert!(matches!(Record::act(dir.path(), Act::Restore, "vm"), Err(Error::NameTaken { .. })));
+    drop(record);
+}
+
+#[test]
 fn a_live_record_that_cannot_be_read_is_no_permission() {
     let dir = tempfile::tempdir().unwrap();
     let path = record_path(dir.path(), Uuid::new_v4());

@@ -8,6 +8,7 @@ use procfs::process::Process;
 use super::library::{Library, release};
 use super::report::Report;
 use super::ways::Ways;
+use crate::domcfg::Defaults;
 use crate::migrate::chain;
 use crate::toolstack::Hypervisor;
 use crate::xen::xlu;
@@ -15,7 +16,7 @@ use crate::xen::xlu;
 /// What dom0's kernel gives to toolstacks and backends.
 const DEVICES: [&str; 4] = ["/dev/xen/evtchn", "/dev/xen/gntdev", "/dev/xen/privcmd", "/dev/xen/xenbus"];
 const XENFS: &str = "/proc/xen";
-const XL_CONF: &str = "/etc/xen/xl.conf";
+const XL_CONF: &str = Defaults::FILE;
 /// With less free memory than this, in KiB, no domain worth having can come.
 const FREE_KIB_MIN: u64 = 64 << 10;
 

@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bascule::abandoned::Charge;
+use bascule::admission::{Act, Record};
 use bascule::console::Which;
+use bascule::domcfg::{self, Defaults, Host};
 use bascule::ids::DomId;
 use bascule::migrate::chain;
-use bascule::toolstack::RunState;
+use bascule::toolstack::{Domain, RunState};
+use bascule::watch::Domains;
 use bascule::xen::domain::{Ended, ShutdownReason};
 use bascule::xen::{Context, DomainConfig};
-use bascule::{domcfg, host, watch};
+use bascule::{host, watch};
 use clap::Args;
 
 use super::ConfigFile;
@@ -20,6 +24,9 @@ use super::exit::Error;
 ///
 /// `disk = [ 'drbd:RES,xvda,w' ]` or `drbd:RES/VOL` puts a disk on a DRBD volume: this host becomes Primary for it, unless the
 /// peer is.
+///
+/// What /etc/xen/xl.conf says of all domains holds as with xl (bridge, script and backend of nics, grant frames, CPUs and the like);
+/// --dry-run shows the result. A mistake in that file makes no domain.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// The domain's file, such as /etc/xen/vm.cfg
@@ -36,7 +43,10 @@ pub(crate) struct Create {
     /// Print the resulting configuration as libxl's JSON and start nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Say nothing about keys that are deprecated or have no effect
+    /// Let it have CPUs that vm.cpumask and its like of /etc/xen/xl.conf keep from domains
+    #[arg(short, long)]
+    ignore_global_affinity_masks: bool,
+    /// Say nothing about keys that are deprecated or have no effect, in its file or in /etc/xen/xl.conf
     #[arg(short, long)]
     quiet: bool,
 }
@@ -48,17 +58,38 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs `create`.
 pub(crate) fn create(args: &Create) -> Result<(), Error> {
-    let domcfg::Loaded { config, warnings } = domcfg::load(&args.file, &args.settings)?;
-    if !args.quiet {
-        tell(&args.file, &warnings);
-    }
+    let host = as_configured(args.quiet)?;
+    let host = if args.ignore_global_affinity_masks { host.with_all_cpus() } else { host };
+    let config = load(&args.file, &args.settings, &host, args.quiet)?;
     if args.dry_run {
         return print(config);
     }
     let context = Context::open()?;
-    let domid = context.create(&config)?;
-    let console = begin(&context, domid, config.name(), Begin { paused: args.paused, console: args.console })?;
+    let mut alone = Record::act(host::RUN_DIR.as_ref(), Act::Create, config.name())?;
+    if context.exists(&config)? {
+        return Err(format!("A domain of the name or the UUID of {} exists here: bascule list", config.name()).into());
+    }
+    let domid = make(&context, &config, &mut alone, || Ok(context.create(&config)?))?;
+    let console = begin(&context, domid, alone, Begin { paused: args.paused, console: args.console })?;
     console.map_or(Ok(()), Attached::attend)
+}
+
+/// Makes a domain, of which there is none yet. Who finds the record of this process, if it is killed, knows which domain it has made.
+pub(super) fn make(
+    context: &Context,
+    config: &DomainConfig,
+    alone: &mut Record,
+    make: impl FnOnce() -> Result<DomId, Error>,
+) -> Result<DomId, Error> {
+    let Some(uuid) = config.uuid() else { return make() };
+    let charge = Charge::making(uuid);
+    alone.charge(charge.clone())?;
+    let notice = |domid| {
+        if let Err(error) = alone.charge(Charge { domid: Some(domid), ..charge }) {
+            tracing::warn!(%domid, error = %chain(&error), "if this process is killed, a person must look what it has left");
+        }
+    };
+    context.noticing(uuid, notice, make)
 }
 
 /// How a domain that has just been made begins.
@@ -69,18 +100,21 @@ pub(super) struct Begin {
     pub(super) console: bool,
 }
 
-/// Somebody is in charge of it, somebody has its console, and then it runs.
+/// Somebody is in charge of it, somebody has its console, and then it runs. From then on nobody is kept from it: whoever looks at its console may do
+/// so for days.
 pub(super) fn begin<'a>(
     context: &'a Context,
     domid: DomId,
-    name: &str,
+    alone: Record,
     how: Begin,
 ) -> Result<Option<Attached<'a>>, Error> {
+    let name = alone.entry().name.clone();
     let watched = put_in_charge(context, domid);
-    let console = how.console.then(|| Attached::to(context, domid, name, Which::Usual(0)));
+    let console = how.console.then(|| Attached::to(context, domid, &name, Which::Usual(0)));
     if !how.paused {
         context.unpause(domid)?;
     }
+    drop(alone);
     out!("{name} is domain {domid}");
     if let Err(why) = watched {
         out!("Nobody will start it anew when it reboots or crashes: {why}");
@@ -88,8 +122,32 @@ pub(super) fn begin<'a>(
     console.transpose().map_err(|why| format!("{name} is there, but not its console: {}", chain(why.as_ref())).into())
 }
 
+/// This host, with what its administrator says of all domains.
+pub(super) fn as_configured(quiet: bool) -> Result<Host, Error> {
+    let host = Host::this();
+    let defaults = Defaults::load(Defaults::FILE, &host)?;
+    if !quiet {
+        tell(Defaults::FILE.as_ref(), &defaults.warnings);
+    }
+    Ok(host.with(defaults))
+}
+
+/// A domain's file.
+pub(super) fn load(
+    file: &Path,
+    settings: &[(String, String)],
+    host: &Host,
+    quiet: bool,
+) -> Result<DomainConfig, Error> {
+    let domcfg::Loaded { config, warnings } = domcfg::load(file, settings, host)?;
+    if !quiet {
+        tell(file, &warnings);
+    }
+    Ok(config)
+}
+
 #[expect(clippy::print_stderr, reason = "the program's messages")]
-pub(super) fn tell(file: &Path, warnings: &[domcfg::Warning]) {
+fn tell(file: &Path, warnings: &[domcfg::Warning]) {
     warnings.iter().for_each(|warning| eprintln!("bascule: {}: {warning}", file.display()));
 }
 
@@ -134,7 +192,7 @@ pub(crate) struct Shutdown {
 /// Runs `shutdown`.
 pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     let context = Context::open()?;
-    let domid = context.find(&args.domain)?.domain.domid;
+    let Domain { domid, name, .. } = context.find(&args.domain)?.domain;
     context.shutdown(domid)?;
     if !args.wait {
         return Ok(());
@@ -142,7 +200,7 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     match context.wait_shutdown(domid, deadline)? {
         Some(Ended::Shutdown(reason)) => {
-            clean_up(&context, domid, &args.domain)?;
+            clean_up(&context, domid, &name)?;
             match reason {
                 ShutdownReason::Crash | ShutdownReason::Watchdog => {
                     Err(format!("{} crashed instead of shutting down", args.domain).into())
@@ -157,10 +215,10 @@ pub(crate) fn shutdown(args: &Shutdown) -> Result<(), Error> {
     }
 }
 
-/// What is left of it is its watcher's where it has one: that does what the configuration says.
+/// What is left of it is its watcher's where it has one, ours or xl's: that does what the configuration says.
 fn clean_up(context: &Context, domid: DomId, name: &str) -> Result<(), Error> {
     let deadline = Instant::now() + CLEAN_UP_WAIT;
-    while watch::is_watched(Path::new(host::RUN_DIR), domid) {
+    while watch::is_watched(Path::new(host::RUN_DIR), domid) || watch::xl::watches(domid, name) {
         match context.state(domid)? {
             None | Some(RunState::Dying) => return Ok(()),
             Some(_) if Instant::now() >= deadline => {

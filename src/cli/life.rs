@@ -6,7 +6,7 @@ use bascule::admission::{Act, Record};
 use bascule::ids::DomId;
 use bascule::toolstack::{Domain, RunState};
 use bascule::xen::Context;
-use bascule::{host, journal, plan};
+use bascule::{abandoned, host, journal, plan};
 use clap::Args;
 
 use super::exit::Error;
@@ -63,8 +63,8 @@ pub(crate) fn unpause(args: &Unpause, state_dir: &Path) -> Result<(), Error> {
 
 /// Let a suspended domain go on
 ///
-/// For one that `xl suspend` has suspended, or that a save has left so because its process was killed: it runs on where it stopped, as if nothing
-/// had been. A file that it was saved to is of no use then: the disks go on, too. Refused while bascule migrates or saves it,
+/// For one that `xl suspend` has suspended, or that a save has left so: it runs on where it stopped, as if nothing had been. One whose saving
+/// process was killed the daemon resumes by itself. A file that it was saved to is of no use then: the disks go on, too. Refused while bascule migrates or saves it,
 /// and where one of its DRBD volumes is not this host's any more: its copy may run elsewhere. What else xl does with a suspended domain cannot be
 /// seen, so be sure that no `xl save` or `xl migrate` of it is under way.
 #[derive(Debug, Args)]
@@ -78,7 +78,10 @@ pub(crate) fn resume(args: &Resume, state_dir: &Path) -> Result<(), Error> {
     let hold = Hold::take(&args.domain, Act::Command, state_dir)?;
     hold.refuse_unless(&[RunState::Suspended], "there is nothing to resume")?;
     super::saved::refuse_unless_here(&hold.context.retrieve(hold.domain.domid)?)?;
-    Ok(hold.context.resume(hold.domain.domid)?)
+    hold.context.resume(hold.domain.domid)?;
+    let uuid = hold.domain.uuid;
+    drop(hold);
+    abandoned::dismiss(host::RUN_DIR.as_ref(), uuid)
 }
 
 /// Give a domain another name
@@ -122,7 +125,7 @@ pub(crate) fn rename(args: &Rename, state_dir: &Path) -> Result<(), Error> {
 pub(super) struct Hold {
     pub(super) context: Context,
     pub(super) domain: Domain,
-    _alone: Record,
+    pub(super) alone: Record,
 }
 
 impl Hold {
@@ -141,7 +144,7 @@ impl Hold {
         if journal::keeps_domain(state_dir, domain.uuid)? {
             return Err(format!("{name} is in a migration that is not finished: bascule recover --dry-run").into());
         }
-        Ok(Hold { context, domain, _alone: alone })
+        Ok(Hold { context, domain, alone })
     }
 
     pub(super) fn refuse_unless(&self, states: &[RunState], otherwise: &str) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::exit::Error;
-use super::unfinished::{self, Migration};
+use super::unfinished::{self, Left, Migration};
 
 /// Show the domains of this host with the state of their volumes
 #[derive(Debug, Args)]
@@ -33,6 +33,9 @@ struct Row {
     /// The unfinished migration that it is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     migration: Option<Migration>,
+    /// The killed process that has left it so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<Left>,
 }
 
 /// Runs the command.
@@ -46,7 +49,8 @@ pub(crate) fn run(args: &List, config: &Config) -> Result<(), Error> {
         names => names.iter().map(|name| context.find(name)).collect::<Result<Vec<_>, _>>()?,
     };
     let open = unfinished::stories(&config.state.dir)?;
-    let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), &open, info));
+    let left = unfinished::left()?;
+    let rows = domains.into_iter().map(|info| row(&context, drbd.as_ref(), (&open, &left), info));
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
     print(args, &rows)
 }
@@ -59,13 +63,19 @@ fn warn_of_clear(config: &Config) {
     }
 }
 
-fn row(context: &Context, drbd: Option<&Drbd>, open: &[Story], info: DomainInfo) -> Result<Row, Error> {
+fn row(
+    context: &Context,
+    drbd: Option<&Drbd>,
+    (open, left): (&[Story], &[Left]),
+    info: DomainInfo,
+) -> Result<Row, Error> {
     let volumes = match drbd {
         Some(drbd) if info.domain.domid != DomId(0) => volumes_of(context, drbd, info.domain.domid)?,
         _ => Vec::new(),
     };
     let story = open.iter().find(|story| story.head.uuid == info.domain.uuid);
-    Ok(Row { info, volumes, migration: story.map(Migration::from) })
+    let left = left.iter().find(|left| left.charge.uuid == info.domain.uuid).cloned();
+    Ok(Row { info, volumes, migration: story.map(Migration::from), left })
 }
 
 fn volumes_of(context: &Context, drbd: &Drbd, domid: DomId) -> Result<Vec<VolumeState>, Error> {
@@ -87,12 +97,13 @@ fn print(args: &List, rows: &[Row]) -> Result<(), Error> {
         return Ok(());
     }
     out!("{:<40}{:>6} {:>6} {:>6}  {:<8}{:>9}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
-    for Row { info, volumes, migration } in rows {
+    for Row { info, volumes, migration, left } in rows {
         let (domain, letters) = (&info.domain, info.flags.to_string());
         let (mib, seconds) = (domain.memory_kib >> 10, domain.cpu_time.as_secs_f64());
         out!("{:<40}{:>6} {mib:>6} {:>6}  {letters:<8}{seconds:>9.1}", domain.name, domain.domid, domain.vcpus);
         volumes.iter().for_each(|volume| out!("    {}", line(volume)));
         migration.iter().for_each(|migration| out!("    {migration}"));
+        left.iter().for_each(|left| out!("    {left}"));
     }
     Ok(())
 }

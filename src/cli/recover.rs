@@ -4,32 +4,35 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bascule::abandoned::{self, Hands, Settled, examine as examine_left, settle};
 use bascule::admission::Side;
 use bascule::config::Config;
 use bascule::ends::{Over, Patience};
 use bascule::fault::Faults;
-use bascule::host::Host;
+use bascule::host::{self, Host};
 use bascule::journal::{self, Listed, Stage};
 use bascule::migrate::chain;
 use bascule::orders::Order;
 use bascule::plan::Timeouts;
 use bascule::recover::{Examination, Recovered, examine, recover, sign_of_life};
 use bascule::stream;
+use bascule::xen::Context;
 use clap::Args;
 use uuid::Uuid;
 
 use super::exit::{self, DONE, Error, FAILED, IN_DOUBT};
 use super::here::Here;
 use super::secured::Secured;
+use super::unfinished::{self, Left};
 use super::{Bound, source_bound};
 
-/// Finish, or take back, migrations whose process has died
+/// Finish, or take back, what a process that has died has left: migrations, and domains that it was saving or making
 ///
 /// The daemon does so by itself; this is for looking, for hosts without a daemon, and for saying what no program can know. Prints what
 /// it saw, what it concluded and why.
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
-    /// The migration, by its id or the beginning of it; all unfinished ones unless given
+    /// The migration, by its id or the beginning of it, or another id that `bascule list` shows; all unfinished ones unless given
     id: Option<String>,
     /// Only look and conclude; change nothing
     #[arg(long)]
@@ -56,6 +59,8 @@ pub(crate) struct Recover {
 
 /// Between two tries of the daemon's child, when a person must speak or something stands in the way.
 const ADOPT_AGAIN: Duration = Duration::from_secs(5);
+/// The longest such pause, where each is twice as long as the one before.
+const ADOPT_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 impl Recover {
     /// Whether the daemon has started it.
@@ -80,16 +85,27 @@ pub(crate) fn run(args: &Recover, config: &Config) -> ExitCode {
 }
 
 fn start(args: &Recover, config: &Config) -> Result<u8, Error> {
-    let found = chosen(args, &config.state.dir)?;
-    if found.is_empty() {
+    let (left, found) = (left(args)?, chosen(args, &config.state.dir));
+    let mut worst = DONE;
+    for left in &left {
+        worst = worst.max(see_to(args, left)?);
+    }
+    // An id that is of the one is not of the other.
+    if args.id.is_some() && !left.is_empty() {
+        return Ok(worst);
+    }
+    let found = found?;
+    if found.is_empty() && left.is_empty() {
         say(args, "No migration is unfinished on this host.");
         return Ok(DONE);
+    }
+    if found.is_empty() {
+        return Ok(worst);
     }
     let told = args.is_adoption().then(|| args.security.settings());
     let here = Here::open(told.as_ref().unwrap_or(&config.security), &config.guests, Faults::none())?;
     let host = here.host(&config.state);
     let timeouts = args.timeouts(config.timeouts.source);
-    let mut worst = DONE;
     for listed in found {
         worst = worst.max(treat(args, &host, timeouts, listed)?);
     }
@@ -108,6 +124,84 @@ fn chosen(args: &Recover, state_dir: &Path) -> Result<Vec<Listed>, Error> {
         1 => Ok(matching),
         several => Err(format!("{several} unfinished migrations begin with {wanted}").into()),
     }
+}
+
+/// The same of what killed processes have left of domains.
+fn left(args: &Recover) -> Result<Vec<Left>, Error> {
+    let wanted = |left: &Left| args.id.as_ref().is_none_or(|id| left.id.to_string().starts_with(id.as_str()));
+    let mut left = unfinished::left()?;
+    left.retain(wanted);
+    match &args.id {
+        Some(id) if left.len() > 1 => {
+            Err(format!("{} ids of domains that were left begin with {id}", left.len()).into())
+        }
+        Some(id) if args.peer_is_dead && !left.is_empty() => {
+            Err(format!("{id} is no migration: nothing of it is the peer's").into())
+        }
+        _ => Ok(left),
+    }
+}
+
+fn see_to(args: &Recover, left: &Left) -> Result<u8, Error> {
+    let context = Context::open()?;
+    if !args.adopt {
+        print_left(args, left, &examine_left(&context, &left.charge)?);
+    }
+    if args.dry_run {
+        return Ok(DONE);
+    }
+    let hands =
+        Hands { context: &context, run_dir: host::RUN_DIR.as_ref(), is_here: &super::saved::refuse_unless_here };
+    if args.adopt {
+        let cancel = stream::Cancel::default();
+        super::serve::cancel_on_signal(&cancel)?;
+        return Ok(adopt_left(&hands, left, &cancel));
+    }
+    Ok(match settle(&hands, left.id)? {
+        Settled::Held => conclude(args, "Another process works on it, or has done it.", DONE),
+        Settled::Done(found) => conclude(args, &format!("Done: {}.", found.deed.words()), DONE),
+        Settled::Doubt(found) => conclude(args, &doubt(&found), IN_DOUBT),
+    })
+}
+
+/// The daemon's child goes on until it is done, or it is told to end. What stands in the way is said once.
+fn adopt_left(hands: &Hands<'_>, left: &Left, cancel: &stream::Cancel) -> u8 {
+    let (mut said, mut pause) = (String::new(), ADOPT_AGAIN);
+    loop {
+        let why = match settle(hands, left.id) {
+            Ok(Settled::Held | Settled::Done(_)) => return DONE,
+            Ok(Settled::Doubt(found)) => doubt(&found),
+            Err(error) => chain(error.as_ref()),
+        };
+        if said != why {
+            tracing::error!(id = %left.id, domain = left.domain, why, "what a killed process has left is not seen to yet");
+            said = why;
+        }
+        if !wait(pause, cancel) {
+            return IN_DOUBT;
+        }
+        pause = (pause * 2).min(ADOPT_AGAIN_MAX);
+    }
+}
+
+fn doubt(found: &abandoned::Examination) -> String {
+    let domid = found.domid.map(|domid| domid.to_string()).unwrap_or_default();
+    format!(
+        "Domain {domid} has never run, and it is not known who made it. If it was nobody else: bascule destroy {domid}"
+    )
+}
+
+fn print_left(args: &Recover, left: &Left, found: &abandoned::Examination) {
+    if args.json {
+        out!("{}", serde_json::json!({ "event": "examined", "left": left, "found": found }));
+        return;
+    }
+    out!("{left}");
+    out!("  the domain here is      {}", found.seen.words());
+    if left.charge.saving.is_some() {
+        out!("  its file is             {}", if found.complete { "complete" } else { "not complete" });
+    }
+    out!("  so                      {}", found.deed.words());
 }
 
 fn treat(args: &Recover, host: &Host<'_>, timeouts: Timeouts, listed: Listed) -> Result<u8, Error> {
@@ -154,14 +248,19 @@ fn adopt(host: &Host<'_>, id: Uuid, timeouts: Timeouts, cancel: &stream::Cancel)
             Recovered::Held | Recovered::Done | Recovered::Over(Over::Closed { .. }) => return Ok(DONE),
             Recovered::Over(over) => tracing::warn!(%id, ?over, "not decided"),
         }
-        let again = Instant::now() + ADOPT_AGAIN;
-        while Instant::now() < again {
-            if cancel.requested() {
-                return Ok(IN_DOUBT);
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        if !wait(ADOPT_AGAIN, cancel) {
+            return Ok(IN_DOUBT);
         }
     }
+}
+
+/// False when it is told to end.
+fn wait(pause: Duration, cancel: &stream::Cancel) -> bool {
+    let again = Instant::now() + pause;
+    while Instant::now() < again && !cancel.requested() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    !cancel.requested()
 }
 
 /// Another process, the daemon's as a rule, works on it: what it comes to is waited for.

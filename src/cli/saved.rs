@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bascule::admission::{Act, Record};
-use bascule::domcfg;
 use bascule::drbd::Drbd;
 use bascule::ids::{DomId, VolumeId};
 use bascule::migrate::chain;
@@ -41,8 +40,8 @@ use super::pace::Pace;
 /// makes it worthless, and restoring it all the same ruins the domain's file systems. FILE says what its volumes were, so that
 /// `bascule restore` can tell in many cases; a file of `xl save` says nothing.
 ///
-/// Should this very program be killed in the middle (SIGKILL), the domain may stay suspended, and a file FILE.PID.partial be left: `bascule resume`
-/// lets it go on.
+/// Should this very program be killed in the middle (SIGKILL), the daemon does what is left to do, within seconds: without a complete FILE the domain goes
+/// on, and FILE.PID.partial is removed; with one, what was asked for is done. On a host without a daemon, `bascule recover` does it.
 #[derive(Debug, Args)]
 pub(crate) struct Save {
     /// The domain, by name or number
@@ -69,9 +68,9 @@ pub(crate) fn save(args: &Save, state_dir: &Path) -> ExitCode {
 }
 
 fn try_save(args: &Save, state_dir: &Path) -> Result<(String, Outcome), Error> {
-    let hold = Hold::take(&args.domain, Act::Save, state_dir)?;
+    let mut hold = Hold::take(&args.domain, Act::Save, state_dir)?;
     hold.refuse_unless(&[RunState::Running], "it cannot hear the request to suspend")?;
-    let Hold { context, domain, .. } = &hold;
+    let Hold { context, domain, alone } = &mut hold;
     let config = context.retrieve(domain.domid)?.with_name(&domain.name);
     let volumes = Volumes::of(&config);
     let cancel = Cancel::default();
@@ -79,6 +78,7 @@ fn try_save(args: &Save, state_dir: &Path) -> Result<(String, Outcome), Error> {
     watch::stand_in_for_xl(host::RUN_DIR.as_ref(), domain.domid, &domain.name, domain.uuid);
     let request = Request {
         domid: domain.domid,
+        uuid: domain.uuid,
         config,
         memory_kib: domain.memory_kib,
         file: &args.file,
@@ -91,7 +91,7 @@ fn try_save(args: &Save, state_dir: &Path) -> Result<(String, Outcome), Error> {
         note: volumes.note(),
     };
     let at_rest = || volumes.note_at_rest(domain.domid);
-    let outcome = saved::save(context, &request, &at_rest, &lines(&domain.name), &cancel);
+    let outcome = saved::save(&*context, &request, alone, &at_rest, &lines(&domain.name), &cancel);
     Ok((domain.name.clone(), outcome))
 }
 
@@ -177,6 +177,9 @@ fn advice(args: &Save, name: &str, state: Left) -> String {
 /// written them, or that somebody has; elsewhere and later, another data generation proves that somebody has, and the same one proves
 /// nothing. Volumes that were written make this refuse (--force), and what cannot be told is said, for a file of `xl save` always. Other disks are not
 /// looked at.
+///
+/// Should this very program be killed (SIGKILL) before the domain runs, the daemon, or `bascule recover`, destroys what there is of it; FILE is
+/// as it was.
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
     /// The saved file
@@ -208,7 +211,7 @@ pub(crate) fn restore(args: &Restore, state_dir: &Path) -> Result<(), Error> {
         return Err(format!("{name} was saved in the middle of a migration: its copy cannot be restored").into());
     }
     let context = Context::open()?;
-    let alone = Record::act(host::RUN_DIR.as_ref(), Act::Restore, name)?;
+    let mut alone = Record::act(host::RUN_DIR.as_ref(), Act::Restore, name)?;
     if let Some(uuid) = config.uuid()
         && journal::keeps_domain(state_dir, uuid)?
     {
@@ -224,11 +227,11 @@ pub(crate) fn restore(args: &Restore, state_dir: &Path) -> Result<(), Error> {
     let cancel = Cancel::default();
     super::serve::cancel_on(&cancel, &SIGNALS)?;
     let (silent, stream): (OnStream, _) = (Arc::new(|_| {}), saved.file.as_fd());
-    let domid = saved::abortable(&cancel, |handle| Ok(context.restore(&config, stream, &silent, handle)?))?;
+    let domid = domain::make(&context, &config, &mut alone, || {
+        saved::abortable(&cancel, |handle| Ok(context.restore(&config, stream, &silent, handle)?))
+    })?;
     still_as_before(&context, domid, &before, &volumes)?;
-    let console = domain::begin(&context, domid, name, Begin { paused: args.paused, console: args.console })?;
-    // Whoever looks at its console keeps nobody from it.
-    drop(alone);
+    let console = domain::begin(&context, domid, alone, Begin { paused: args.paused, console: args.console })?;
     console.map_or(Ok(()), Attached::attend)
 }
 
@@ -245,11 +248,7 @@ fn configuration(args: &Restore, saved: &Saved, file: Option<&Path>) -> Result<D
         let missing = "No configuration is in it that can be read: name the domain's file behind it";
         return saved.config.clone().ok_or_else(|| missing.into());
     };
-    let domcfg::Loaded { config, warnings } = domcfg::load(file, &[])?;
-    if !args.quiet {
-        domain::tell(file, &warnings);
-    }
-    Ok(config)
+    domain::load(file, &[], &domain::as_configured(args.quiet)?, args.quiet)
 }
 
 /// Refuses what is known to ruin the domain's file systems, and says what is not known.

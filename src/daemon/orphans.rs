@@ -1,4 +1,4 @@
-//! Journals with work left and nobody who does it: each gets a process that recovers it.
+//! Journals with work left and nobody who does it, and records of killed processes that say what is left to do: each gets a process that recovers it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::sessions::terminate;
+use crate::admission;
 use crate::journal::{self, Listed};
 use crate::migrate::chain;
 
@@ -20,6 +21,7 @@ const RUNNING_MAX: usize = 8;
 
 /// The daemon's care for orphans.
 pub(super) struct Orphans<'a> {
+    run_dir: PathBuf,
     state_dir: PathBuf,
     recoverer: &'a dyn Fn(Uuid) -> Command,
     running: HashMap<Uuid, Child>,
@@ -30,9 +32,9 @@ pub(super) struct Orphans<'a> {
 }
 
 impl<'a> Orphans<'a> {
-    pub(super) fn new(state_dir: PathBuf, recoverer: &'a dyn Fn(Uuid) -> Command) -> Orphans<'a> {
+    pub(super) fn new(run_dir: PathBuf, state_dir: PathBuf, recoverer: &'a dyn Fn(Uuid) -> Command) -> Orphans<'a> {
         let (running, not_before, unreadable) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Orphans { state_dir, recoverer, running, not_before, unreadable, next_look: Instant::now() }
+        Orphans { run_dir, state_dir, recoverer, running, not_before, unreadable, next_look: Instant::now() }
     }
 
     /// Looks, if it is time to.
@@ -46,12 +48,18 @@ impl<'a> Orphans<'a> {
             Ok(journals) => journals.iter().for_each(|journal| self.consider(journal)),
             Err(error) => tracing::error!(%error, "the journals cannot be read"),
         }
+        match admission::abandoned(&self.run_dir) {
+            Ok(left) => left.iter().for_each(|entry| {
+                self.adopt(entry.id, &format!("what process {} has left of {}", entry.pid, entry.name))
+            }),
+            Err(error) => tracing::error!(error = %chain(&error), "the records of killed processes cannot be read"),
+        }
     }
 
     /// A journal that cannot be read needs a person, not a process.
     fn consider(&mut self, journal: &Listed) {
         match &journal.story {
-            Ok(story) if !journal.held && !story.is_done() => self.adopt(journal.id),
+            Ok(story) if !journal.held && !story.is_done() => self.adopt(journal.id, "this migration"),
             Ok(_) => {}
             Err(error) if self.unreadable.insert(journal.id) => {
                 tracing::error!(id = %journal.id, error = %chain(error), "nobody can work on this migration: a person must look");
@@ -60,14 +68,14 @@ impl<'a> Orphans<'a> {
         }
     }
 
-    fn adopt(&mut self, id: Uuid) {
+    fn adopt(&mut self, id: Uuid, what: &str) {
         let waits = self.not_before.get(&id).is_some_and(|moment| Instant::now() < *moment);
         if waits || self.running.contains_key(&id) || self.running.len() >= RUNNING_MAX {
             return;
         }
         match (self.recoverer)(id).spawn() {
             Ok(child) => {
-                tracing::warn!(%id, process = child.id(), "adopted: nobody worked on this migration");
+                tracing::warn!(%id, process = child.id(), "adopted: nobody worked on {what}");
                 self.running.insert(id, child);
             }
             Err(error) => tracing::error!(%id, %error, "no process could be started to recover it"),

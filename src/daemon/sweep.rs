@@ -1,5 +1,5 @@
 //! The daemon's broom: dead connections of DRBD's let go of the guests' pages that they hold, and the records of migrations whose
-//! process was killed go.
+//! process was killed go, but for those that say what is left to do.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -8,43 +8,16 @@ use super::host::Host;
 use super::keys::{self, Bounds, DomainType, KEYS, Key, Take};
 use super::vnuma::Nodes;
 use super::words::{ACTIONS, Choices, Words, none_of};
-use super::{Problem, Warning};
-use crate::xen::DomainConfig;
+use super::{Error, Problem, Warning, scan};
+use crate::nearest::nearest;
 use crate::xen::xlu;
-
-/// What became of a file.
-#[derive(Debug)]
-pub(super) struct Built {
-    pub(super) config: DomainConfig,
-    pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<Warning>,
-}
-
-/// Applies the whole table; what is wrong is added to `problems`.
-pub(super) fn build(config: xlu::Config, host: &Host, problems: Vec<Problem>) -> Built {
-    let mut builder = Builder {
-        config,
-        host: host.clone(),
-        problems,
-        warnings: Vec::new(),
-        key: "",
-        json: Map::new(),
-        domain_type: DomainType::Pv,
-        vcpus_max: 1,
-        nodes: None,
-    };
-    builder.put("c_info/run_hotplug_scripts", "True");
-    builder.put("b_info/claim_mode", "True");
-    for key in KEYS {
-        builder.apply(key);
-    }
-    Built { config: builder.json.into(), problems: builder.problems, warnings: builder.warnings }
-}
 
 /// A configuration on its way.
 #[derive(Debug)]
 pub(super) struct Builder {
     pub(super) config: xlu::Config,
+    /// The keys of the file, each with its line.
+    set: Vec<(String, usize)>,
     pub(super) host: Host,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
@@ -59,7 +32,60 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    fn apply(&mut self, key: &Key) {
+    /// With nothing applied yet.
+    pub(super) fn new(file: &str, text: &str, host: &Host) -> Result<Self, Error> {
+        Ok(Self {
+            config: xlu::Config::parse(file, text).map_err(|source| Error::Syntax { source })?,
+            set: scan::keys(text),
+            host: host.clone(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            key: "",
+            json: Map::new(),
+            domain_type: DomainType::Pv,
+            vcpus_max: 1,
+            nodes: None,
+        })
+    }
+
+    pub(super) fn refuse_unknown_keys(&mut self) {
+        self.problems.extend(self.unknown_keys(KEYS));
+    }
+
+    /// The keys that a table has not.
+    pub(super) fn unknown_keys(&self, table: &[Key]) -> Vec<Problem> {
+        let names = || table.iter().map(|key| key.name);
+        let unknown = self.set.iter().filter(|(key, _)| !names().any(|known| known == key));
+        let problem = |(key, line): &(String, usize)| Problem::UnknownKey {
+            nearest: nearest(key, names()),
+            key: key.clone(),
+            line: *line,
+        };
+        unknown.map(problem).collect()
+    }
+
+    /// The whole of a domain: what the host says of all, then the file.
+    pub(super) fn domain(&mut self) {
+        self.apply(self.host.defaults.fields.clone(), KEYS);
+        self.complete_nics();
+        self.keep_to_cpus();
+    }
+
+    /// A whole table, over what is there already.
+    pub(super) fn apply(&mut self, fields: Map<String, Value>, table: &[Key]) {
+        self.json = fields;
+        table.iter().for_each(|key| self.apply_key(key));
+    }
+
+    /// What was made, unless something is wrong.
+    pub(super) fn finish(self, file: &str) -> Result<(Map<String, Value>, Vec<Warning>), Error> {
+        match self.problems.is_empty() {
+            true => Ok((self.json, self.warnings)),
+            false => Err(Error::Problems { file: file.to_owned(), problems: self.problems }),
+        }
+    }
+
+    fn apply_key(&mut self, key: &Key) {
         self.key = key.name;
         let is_set = self.is_set(key.name);
         if let Some(only) = key.only.filter(|only| *only != self.domain_type) {
@@ -206,7 +232,8 @@ impl Builder {
 
     /// Each problem once, also where two steps look at the same key.
     pub(super) fn problem(&mut self, key: &'static str, reason: impl Into<String>) {
-        let problem = Problem::Value { key, reason: reason.into() };
+        let line = self.set.iter().rev().find(|(name, _)| name == key).map(|(_, line)| *line);
+        let problem = Problem::Value { key, line, reason: reason.into() };
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
@@ -214,7 +241,11 @@ impl Builder {
 
     /// Something about the key that is being applied.
     pub(super) fn warn(&mut self, reason: impl Into<String>) {
-        self.warnings.push(Warning { key: self.key, reason: reason.into() });
+        self.warn_of(self.key, reason);
+    }
+
+    pub(super) fn warn_of(&mut self, key: &str, reason: impl Into<String>) {
+        self.warnings.push(Warning { key: key.to_owned(), reason: reason.into() });
     }
 
     pub(super) fn put_list(&mut self, path: &str, list: Option<Vec<impl Into<Value>>>) {
@@ -235,6 +266,14 @@ impl Builder {
     pub(super) fn get(&self, path: &str) -> Option<&str> {
         let (first, rest) = path.split_once('/')?;
         self.json.get(first)?.pointer(&format!("/{rest}"))?.as_str()
+    }
+
+    /// The entries of a list of libxl's JSON, none where it is not there.
+    pub(super) fn list_at(&mut self, path: &str) -> &mut [Value] {
+        let (first, rest) =
+            path.split_once('/').map_or((path, String::new()), |(first, rest)| (first, format!("/{rest}")));
+        let list = self.json.get_mut(first).and_then(|value| value.pointer_mut(&rest));
+        list.and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
     }
 
     /// Adds a device to a list of libxl's JSON.

@@ -1,9 +1,10 @@
 //! What some keys ask of the host that the file is read on: its CPUs, and where its Xen has firmware. Most files ask nothing, so
-//! it is looked up when it is needed, and a file can be read without Xen.
+//! it is looked up when it is needed, and a file can be read without Xen. What it says of all domains is told to it.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
+use super::defaults::Defaults;
 use crate::xen::Context;
 use crate::xen::topology::Topology;
 
@@ -11,6 +12,7 @@ use crate::xen::topology::Topology;
 #[derive(Clone, Debug)]
 pub struct Host {
     known: OnceCell<Result<Facts, String>>,
+    pub(super) defaults: Defaults,
 }
 
 /// What is known of it.
@@ -26,13 +28,25 @@ impl Host {
     /// The one that this program runs on.
     #[must_use]
     pub fn this() -> Self {
-        Self { known: OnceCell::new() }
+        Self { known: OnceCell::new(), defaults: Defaults::default() }
     }
 
     /// One of which this is known.
     #[must_use]
     pub fn known(facts: Facts) -> Self {
-        Self { known: OnceCell::from(Ok(facts)) }
+        Self { known: OnceCell::from(Ok(facts)), defaults: Defaults::default() }
+    }
+
+    /// The same, where an administrator has said this.
+    #[must_use]
+    pub fn with(self, defaults: Defaults) -> Self {
+        Self { defaults, ..self }
+    }
+
+    /// The same, but domains may have all CPUs (`xl create --ignore-global-affinity-masks`).
+    #[must_use]
+    pub fn with_all_cpus(self) -> Self {
+        Self { defaults: self.defaults.with_all_cpus(), ..self }
     }
 
     pub(super) fn topology(&self) -> Result<Topology, String> {

@@ -72,7 +72,7 @@ const ANY_MIB: Bounds = (0, MEMORY_MIB_MAX);
 /// From what lies between 4 GiB and where devices are at least to where they are at most (xen/hvm/e820.h, `HVM_BELOW_4G_MMIO_*`).
 const MMIO_HOLE_MIB: Bounds = (256, 3840);
 /// libxl's defaults of the parameters of schedulers: as the scheduler has them (libxl.h, `LIBXL_DOMAIN_SCHED_PARAM_*`).
-const UNSET: i64 = -1;
+pub(super) const UNSET: i64 = -1;
 
 /// All keys, in the order in which they are applied: the type first, since others depend on it, and what others refer to before them.
 pub(super) const KEYS: &[Key] = &[
@@ -247,7 +247,7 @@ pub(super) const KEYS: &[Key] = &[
     hvm("soundhw", Take::Text("b_info/type.hvm/soundhw")),
 ];
 
-const fn key(name: &'static str, take: Take) -> Key {
+pub(super) const fn key(name: &'static str, take: Take) -> Key {
     Key { name, take, only: None, note: None }
 }
 
@@ -264,7 +264,7 @@ const fn hvm(name: &'static str, take: Take) -> Key {
 }
 
 impl Key {
-    const fn note(self, note: &'static str) -> Self {
+    pub(super) const fn note(self, note: &'static str) -> Self {
         Self { note: Some(note), ..self }
     }
 }
@@ -283,14 +283,4 @@ impl DomainType {
 /// libxl's word for an action of xl's, which is one of [`ACTIONS`].
 pub(super) fn action(word: &str) -> Option<&'static str> {
     ACTIONS.iter().find(|(known, _)| *known == word).map(|(_, action)| *action)
-}
-
-/// Whether the table has a key.
-pub(super) fn is_known(name: &str) -> bool {
-    names().any(|known| known == name)
-}
-
-/// The names of all keys.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().map(|key| key.name)
 }

@@ -142,7 +142,7 @@ impl Builder {
 }
 
 /// The CPUs of `0-3,^2,node:1`, from left to right. libxl's maps have whole bytes: CPUs past the last byte cannot be in one.
-fn cpu_map(spec: &str, topology: &Topology) -> Result<BTreeSet<usize>, String> {
+pub(super) fn cpu_map(spec: &str, topology: &Topology) -> Result<BTreeSet<usize>, String> {
     let width = topology.cpus_max.next_multiple_of(8);
     let mut map = BTreeSet::new();
     for part in spec.split(',').map(str::trim).filter(|part| !part.is_empty()) {

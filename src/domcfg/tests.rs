@@ -104,7 +104,8 @@ fn every_key_is_in_the_corpus() {
         .flat_map(|case| scan::keys(&case.text))
         .map(|(key, _)| key)
         .collect();
-    let missing: Vec<_> = keys::names().filter(|name| !set.iter().any(|key| key == name)).collect();
+    let missing: Vec<_> =
+        keys::KEYS.iter().map(|key| key.name).filter(|name| !set.iter().any(|key| key == name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
@@ -114,7 +115,7 @@ fn the_command_line_replaces_what_the_file_says() {
     io::Write::write_all(&mut file, b"name='a'\nkernel='/k'\nmemory=128\nvif=['bridge=b0']").expect("write");
     let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let overrides = [set("name", "b c\"d"), set("memory", "0x100"), set("vif", "['mtu=1400']"), set("extra", "\"x\"")];
-    let Loaded { config, warnings } = load(file.path(), &overrides).expect("load");
+    let Loaded { config, warnings } = load(file.path(), &overrides, &node()).expect("load");
     assert_eq!(warnings, []);
     assert_eq!(config.name(), "b c\"d");
     let value = |path| config.value().pointer(path).cloned();
@@ -173,6 +174,6 @@ fn the_types_exclude_each_other() {
 #[test]
 fn a_file_that_breaks_the_grammar_or_cannot_be_read_is_refused() {
     assert!(matches!(parsed("t", "name = = 1"), Err(Error::Syntax { .. })));
-    let error = load("/nonexistent/guest.cfg", &[]).expect_err("no file");
+    let error = load("/nonexistent/guest.cfg", &[], &node()).expect_err("no file");
     assert_eq!(error.to_string(), "Cannot read /nonexistent/guest.cfg");
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::note::tests::volume;
 use super::*;
+use crate::admission::Act;
 
 const VM0: DomId = DomId(3);
 
@@ -42,6 +43,7 @@ impl Pretended {
         let config = DomainConfig::from_json(r#"{"c_info": {"name": "vm0", "domid": 3}}"#).expect("JSON");
         let request = Request {
             domid: VM0,
+            uuid: Uuid::nil(),
             config,
             memory_kib: 16,
             file: &self.target,
@@ -50,7 +52,9 @@ impl Pretended {
             note: Some(note()),
         };
         let events: OnStream = Arc::new(|_| {});
-        save(self, &request, &|| Some(note()), &events, cancel)
+        let run_dir = tempfile::tempdir().expect("a directory");
+        let mut alone = Record::act(run_dir.path(), Act::Save, "vm0").expect("a record");
+        save(self, &request, &mut alone, &|| Some(note()), &events, cancel)
     }
 
     fn deeds(&self) -> Vec<String> {

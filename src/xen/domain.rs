@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use super::xenstore::Xenstore;
 use crate::ids::DomId;
 use crate::toolstack::{Domain, RunState};
 
+/// Between two looks at the end of what makes a domain.
+const BIRTH_INTERVAL: Duration = Duration::from_millis(50);
 /// Fires whenever a domain shuts down, suspends or dies (docs/misc/xenstore.txt).
 pub(super) const RELEASE_DOMAIN: &str = "@releaseDomain";
 
@@ -193,6 +196,50 @@ impl Context {
             unsafe { sys::libxl_domain_create_new(ctx, target, out, how, ptr::null()) }
         });
         self.made(made, domid, config.uuid())
+    }
+
+    /// Tells the number of the domain with this UUID as soon as it has one, while `make` makes it: libxl tells only when all is done. There must have
+    /// been none of that UUID before.
+    ///
+    /// # Errors
+    /// What `make` returns; xenstore cannot be opened.
+    pub fn noticing<T, E: From<Error>>(
+        &self,
+        uuid: Uuid,
+        notice: impl FnOnce(DomId) + Send,
+        make: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let (xenstore, ended) = (Xenstore::open().map_err(Error::from)?, AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.await_birth(&xenstore, uuid, &ended).map(notice));
+            let made = make();
+            ended.store(true, Ordering::Release);
+            made
+        })
+    }
+
+    /// libxl writes what a domain is called in one transaction as soon as it has its number (libxl_create.c, `libxl__domain_make`).
+    fn await_birth(&self, xenstore: &Xenstore, uuid: Uuid, ended: &AtomicBool) -> Option<DomId> {
+        let path = format!("/vm/{}", uuid.hyphenated());
+        while !ended.load(Ordering::Acquire) {
+            let found = xenstore.wait_until(&[&path], Instant::now() + BIRTH_INTERVAL, |_| self.born(uuid));
+            match found {
+                Ok(None) => {}
+                Ok(domid) => return domid,
+                Err(error) => {
+                    tracing::warn!(%uuid, %error, "the number of the domain that is being made is not noticed");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The one domain of this UUID that is being made.
+    fn born(&self, uuid: Uuid) -> Result<Option<DomId>> {
+        let of = |info: &DomainInfo| info.domain.uuid == uuid && info.domain.state != RunState::Dying;
+        let mut found = self.list()?.into_iter().filter(of);
+        Ok(found.next().filter(|_| found.next().is_none()).map(|info| info.domain.domid))
     }
 
     /// The number of a domain that has been made, or else what is left of it destroyed.

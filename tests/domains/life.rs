@@ -9,7 +9,12 @@ use bascule_lab::{Order, lan};
 use crate::{VERIFY_LIMIT, finished, go_on, on_the_pair, reached, refused, text, whole};
 
 /// Does something that makes the guest reboot, and waits until it is heard again, from that node.
-fn comes_back(pair: &Pair, guest: Guest, nr: u8, reboot: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn comes_back(
+    pair: &Pair,
+    guest: Guest,
+    nr: u8,
+    reboot: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let before = pair.lab().witness().latest(guest.name).context("nothing was heard of it")?.report.boot;
     reboot()?;
     let heard = pair.lab().witness().wait_for(guest.name, VERIFY_LIMIT, |sighting| sighting.report.boot != before)?;
@@ -18,12 +23,12 @@ fn comes_back(pair: &Pair, guest: Guest, nr: u8, reboot: impl FnOnce() -> anyhow
 }
 
 /// How many processes of a name a node has.
-fn processes(pair: &Pair, nr: u8, pattern: &str) -> anyhow::Result<usize> {
+pub(crate) fn processes(pair: &Pair, nr: u8, pattern: &str) -> anyhow::Result<usize> {
     Ok(pair.node(nr).run(&format!("pgrep {pattern}"))?.stdout.lines().count())
 }
 
 /// The node has as many watchers as that. The daemon looks once a second.
-fn watchers(pair: &Pair, nr: u8, count: usize) -> anyhow::Result<()> {
+pub(crate) fn watchers(pair: &Pair, nr: u8, count: usize) -> anyhow::Result<()> {
     pair.wait("the watchers", || Ok(processes(pair, nr, "-f '^bascule .* watch '")? == count))
         .with_context(|| format!("not {count} on node{nr}"))
 }

@@ -83,6 +83,49 @@ fn our_program_on_a_host_prints_what_xl_prints_there() {
     }
 }
 
+/// What xl.conf says of all domains, in three ways; the last leaves a domain without CPUs, or is no number.
+const SETTINGS: [&str; 4] = [
+    "vif.default.bridge='br1'\nvif.default.script='vif-x'\nvif.default.gatewaydev='eth9'\nvif.default.backend='net'\nblkdev_start='xvdq'\n\
+     claim_mode=0\nrun_hotplug_scripts=0\nmax_grant_frames=64\nmax_maptrack_frames=128\nmax_grant_version=1\n",
+    "defaultbridge='old'\nvif.default.bridge='br1'\nvifscript='vif-x'\nvm.cpumask='0-5'\nvm.pv.cpumask='1-3'\nvm.hvm.cpumask='4,5'\n",
+    "vm.cpumask='0'\nvm.hvm.cpumask='6'\nvm.pv.cpumask='all'\n",
+    "max_grant_frames='many'\n",
+];
+/// Domains that say some of it themselves.
+const DOMAINS: [(&str, &str); 3] = [
+    ("pv", "vcpus=2\nvif=['', 'bridge=own,script=vif-y', 'backend=other,netdev=eth1']\nmax_grant_frames=7"),
+    ("pvh", "vcpus=3\ncpus=['3-7', '5']"),
+    ("hvm", "vcpus=2\ncpus='2-6'\nvif=['model=e1000']\nmax_grant_version=2"),
+];
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn what_xl_conf_says_of_all_domains_is_taken_as_xl_takes_it() {
+    const XL_CONF: &str = "/etc/xen/xl.conf";
+    let lab = Lab::attach().expect("the lab runs: cargo xtask lab up");
+    let node = lab.node(2);
+    let cases = DOMAINS.map(|(kind, keys)| Case {
+        name: kind.to_owned(),
+        text: format!(
+            "name='a'\nuuid='6d3a4a52-0b3c-4c8e-9a57-000000000001'\ntype='{kind}'\nkernel='/k'\nmemory=64\n{keys}\n"
+        ),
+    });
+    let before = node.ok(&format!("cat {XL_CONF}")).expect("the node answers");
+    let printed = SETTINGS.map(|settings| -> anyhow::Result<_> {
+        node.write_file(XL_CONF, 0o644, settings.as_bytes())?;
+        Ok((on_node(node, "xl create -n", &cases)?, on_node(node, "bascule create -q -n", &cases)?))
+    });
+    node.write_file(XL_CONF, 0o644, before.as_bytes()).expect("it is put back");
+    for (settings, printed) in SETTINGS.iter().zip(printed) {
+        let (xl, ours) = printed.expect("the node answers");
+        for ((case, xl), ours) in cases.iter().zip(&xl).zip(&ours) {
+            let json = |printed: &Printed| serde_json::from_str::<Value>(&printed.text).ok();
+            assert_eq!(ours.code == 0, xl.code == 0, "{} with {settings}: {} {}", case.name, ours.code, xl.code);
+            assert_eq!(json(ours), json(xl), "{} with {settings}", case.name);
+        }
+    }
+}
+
 /// The nodes of the lab have one CPU each.
 fn node() -> Host {
     Host::known(Facts {

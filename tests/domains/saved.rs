@@ -1,5 +1,7 @@
 //! Domains that go to files and come back, by xl and by us; and their consoles.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use bascule_lab::lan;
 use bascule_lab::pair::{Pair, VM0, domains};
@@ -114,6 +116,90 @@ fn a_save_that_fails_leaves_the_domain_as_it_was() {
         let output = pair.migrate(VM0, 1, "")?;
         ensure!(output.success(), "{}", text(&output));
         pair.check(VM0, 2)?;
+        whole(pair, VM0, since).map(drop)
+    });
+}
+
+/// How long it may take until what a killed process has left is seen to: the daemon looks once a second.
+const SEEN_TO_LIMIT: Duration = Duration::from_secs(60);
+
+fn nothing_is_left(pair: &Pair) -> anyhow::Result<()> {
+    let nothing = "records=(/run/bascule/migration-*.json); [ ! -e \"${records[0]}\" ]";
+    pair.node(1).until("what was left is seen to", nothing, SEEN_TO_LIMIT)
+}
+
+/// Nothing that a killed process has left is there any more, and the daemon has said what it did.
+fn seen_to(pair: &Pair, said: &str) -> anyhow::Result<()> {
+    let node = pair.node(1);
+    nothing_is_left(pair)?;
+    ensure!(!node.run("pgrep libxl-save-help")?.success(), "its helper is left");
+    let log = node.ok("grep 'its process was killed' /var/log/bascule.log | tail -n 1")?;
+    ensure!(log.contains(said), "no {said:?} in {log}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn what_a_save_leaves_that_is_killed_is_seen_to() {
+    on_the_pair("save-killed", |pair| {
+        let (node, since) = (pair.node(1), lan::monotonic_now());
+        pair.create(VM0, 1)?;
+
+        // In the middle: without its file the domain goes on.
+        let killed = disturbed(pair, "kill -KILL $save")?;
+        ensure!(!killed.success(), "it was not killed: {}", text(&killed));
+        seen_to(pair, "it goes on where it stopped")?;
+        goes_on(pair)?;
+        ensure!(!node.run("ls /run/file*")?.success(), "a file is left");
+
+        // Without a daemon it is shown, and done when a person says so.
+        pair.stop_serving(1)?;
+        disturbed(pair, "kill -KILL $save")?;
+        let listed = node.ok("bascule list vm0")?;
+        ensure!(listed.contains("which was killed while it saved it to /run/file"), "{listed}");
+        let looked = node.run("bascule recover --dry-run")?;
+        refused(&looked, 0, &["vm0", "suspended", "not complete", "it goes on where it stopped"])?;
+        node.ok_for("bascule recover", VERIFY_LIMIT)?;
+        goes_on(pair)?;
+        ensure!(!node.run("ls /run/file*")?.success(), "a file is left");
+        pair.serve(1)?;
+
+        // When the file is complete: it is the domain from then on.
+        let complete = "until [ -e /run/file ]; do kill -0 $save || break; done; kill -KILL $save";
+        disturbed(pair, complete)?;
+        nothing_is_left(pair)?;
+        pair.wait("its volume is Secondary", || Ok(pair.roles(VM0, 1)?.iter().all(|roles| roles.here == "Secondary")))?;
+        only_the_file(pair, "/run/file")?;
+        node.ok_for("bascule restore /run/file && rm /run/file", VERIFY_LIMIT)?;
+        goes_on(pair)?;
+        whole(pair, VM0, since).map(drop)
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn what_a_restore_leaves_that_is_killed_before_the_domain_ran_is_nothing() {
+    on_the_pair("restore-killed", |pair| {
+        let (node, since) = (pair.node(1), lan::monotonic_now());
+        pair.create(VM0, 1)?;
+        node.ok_for("bascule save vm0 /run/file", VERIFY_LIMIT)?;
+        let numbered =
+            "until grep -qs '\"domid\":[0-9]' /run/bascule/migration-*.json; do kill -0 $restore || break; done";
+        let killed = node.run_for(
+            &format!(
+                "bascule restore /run/file >/run/said 2>&1 & restore=$!; {numbered}; kill -KILL $restore; wait $restore"
+            ),
+            VERIFY_LIMIT,
+        )?;
+        ensure!(!killed.success(), "it was not killed: {}", text(&killed));
+        seen_to(pair, "it is destroyed")?;
+        pair.wait("its volume is Secondary", || Ok(pair.roles(VM0, 1)?.iter().all(|roles| roles.here == "Secondary")))?;
+        only_the_file(pair, "/run/file")?;
+
+        // The file is as it was.
+        let restored = node.run_for("bascule restore /run/file && rm /run/file", VERIFY_LIMIT)?;
+        ensure!(restored.success(), "{}", text(&restored));
+        goes_on(pair)?;
         whole(pair, VM0, since).map(drop)
     });
 }
