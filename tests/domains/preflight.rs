@@ -132,8 +132,8 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     finished(pair)?;
 
     // Nothing of all that has changed anything.
-    pair.check(VM0, 1)?;
     pair.heard_again(VM0, 1)?;
+    pair.check(VM0, 1)?;
     whole(pair, VM0, since).map(drop)
 }
 

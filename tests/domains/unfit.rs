@@ -9,12 +9,11 @@ use crate::findings::{Awaited, Found, NOT_HERE};
 use crate::preflight::configure;
 use crate::{VERIFY_LIMIT, on_the_encrypted_pair, on_the_pair};
 
-/// Files in two formats: the one is there until the domain has begun, another stays at the source.
-const FILES: &str =
-    "mkdir -p /run/odd && cd /run/odd && truncate -s 1M shared.img gone.img here.img && truncate -s 1M disk.qcow2";
+/// What its disks are, beside volumes: one file is gone as soon as the domain has begun, another is at the source alone.
+const FILES: &str = "mkdir -p /run/odd && cd /run/odd && truncate -s 1M shared.img disk.qcow2 gone.img here.img";
 
-/// libxl takes virtual NUMA nodes for no PV domain. QEMU serves what is a file, and what it is told to: it cannot open a volume that is
-/// Secondary, which is the domain's loss alone.
+/// PVH, since libxl gives no PV domain virtual NUMA nodes. QEMU serves what is a file, and what it is told to; it cannot open a volume that is
+/// Secondary, which is nobody's loss but the domain's.
 const FILE: &str = r#"
 name = "odd"
 uuid = "6d3a4a52-0b3c-4c8e-9a57-0000000000dd"
