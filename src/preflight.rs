@@ -114,8 +114,9 @@ fn domain_findings(host: &Host<'_>, domain: &Domain, facts: &DomainFacts) -> Vec
         findings.push(host.error(Code::LeftOver, found, "Look at both hosts with bascule list before anything else"));
     }
     if facts.pci_devices > 0 {
-        let found = format!("Domain {name} has {} PCI devices passed through", facts.pci_devices);
-        findings.push(host.error(Code::PciPassthrough, found, "Take them out: xl pci-detach"));
+        let found = format!("Domain {name} has PCI devices passed through: {}", facts.pci_devices);
+        let remedy = format!("Take them out: xl pci-list {name} shows them, xl pci-detach {name} BDF takes one away");
+        findings.push(host.error(Code::PciPassthrough, found, remedy));
     }
     if facts.vnuma_nodes > 0 {
         let found = format!("Domain {name} has virtual NUMA nodes, which libxl cannot migrate");

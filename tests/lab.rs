@@ -4,6 +4,8 @@
 
 #[path = "domains/check.rs"]
 mod check;
+#[path = "domains/findings.rs"]
+mod findings;
 #[path = "domains/kinds.rs"]
 mod kinds;
 #[path = "domains/life.rs"]
@@ -16,6 +18,8 @@ mod pairs;
 mod preflight;
 #[path = "domains/saved.rs"]
 mod saved;
+#[path = "domains/unfit.rs"]
+mod unfit;
 
 #[path = "relocation/authority.rs"]
 mod authority;
@@ -29,9 +33,11 @@ mod strangers;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use bascule::preflight::Code;
 use bascule_lab::pair::{Guest, Pair, VM0, VM1};
 use bascule_lab::witness::{Story, Window};
 use bascule_lab::{Lab, Link, Order, Output, lan};
+use findings::{Awaited, Found};
 
 /// How fast the guest dirties its memory under load, in KiB/s.
 const DIRTY_KIB_S: u64 = 512;
@@ -182,6 +188,22 @@ fn a_domain_that_xl_started_moves_and_xl_sees_it() {
     });
 }
 
+/// What a migration finds that is refused.
+fn found(pair: &Pair) -> anyhow::Result<Found> {
+    Found::of(&pair.migrate(VM0, 1, "--json")?)
+}
+
+const NAME_TAKEN: &[Awaited] = &[(Code::NameTaken, 2, &["vm0", "exists here", "bascule destroy "])];
+const NO_ROOM: &[Awaited] = &[(Code::Memory, 2, &["MiB of memory are free", "make dom0 smaller", "xl mem-set 0 "])];
+const RESYNC: &[Awaited] = &[
+    (Code::NotUpToDate, 1, &["r0/0", "Inconsistent", "Wait for the resync to end: bascule status"]),
+    (Code::NotUpToDate, 2, &["r0/0", "Inconsistent", "Wait for the resync to end: bascule status"]),
+    (Code::Resync, 1, &["r0/0", "SyncSource", "bascule status"]),
+    (Code::Resync, 2, &["r0/0", "SyncTarget", "bascule status"]),
+];
+const NOT_ACCEPTED: &[Awaited] =
+    &[(Code::Configuration, 2, &["b_info.kernel", "/var/lib/bascule-lab/", "Start the domain without it"])];
+
 /// Each obstacle in turn: refused with its reason, and the guest runs on.
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
@@ -200,12 +222,12 @@ fn what_stands_against_a_migration_is_said_and_nothing_is_changed() {
             "sed 's/^disk.*/disk = []/' /etc/xen/vm0.cfg >/run/taken.cfg; bascule create -p /run/taken.cfg",
             VERIFY_LIMIT,
         )?;
-        refused(&pair.migrate(VM0, 1, "")?, 4, &["name-taken", "node2"])?;
+        found(pair)?.all(NAME_TAKEN)?;
         pair.node(2).ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
 
         // There is not enough memory.
         pair.node(2).ok_for("m=$(($(xl info free_memory) - 80)); sed -e s/vm0/fat/ -e 's/^disk.*/disk = []/' -e \"s/^memory.*/memory = $m/\" /etc/xen/vm0.cfg >/run/fat.cfg; bascule create -p /run/fat.cfg", VERIFY_LIMIT)?;
-        refused(&pair.migrate(VM0, 1, "")?, 4, &["memory", "node2"])?;
+        found(pair)?.all(NO_ROOM)?;
         pair.node(2).ok_for("bascule destroy fat", VERIFY_LIMIT)?;
         pair.check(VM0, 1)?;
 
@@ -213,7 +235,11 @@ fn what_stands_against_a_migration_is_said_and_nothing_is_changed() {
         pair.node(2).ok("drbdadm disconnect r0")?;
         refused(&pair.migrate(VM0, 1, "")?, 4, &["not-connected", "r0"])?;
         pair.node(2).ok("drbdadm invalidate r0; drbdadm disk-options --c-max-rate=512k --c-min-rate=64k --c-fill-target=8 --resync-rate=100k r0; drbdadm connect r0")?;
-        refused(&pair.migrate(VM0, 1, "")?, 4, &["r0"])?;
+        pair.node(2).until("it is resynchronised", "[[ $(</proc/drbd) == *' 0: cs:SyncTarget'* ]]", VERIFY_LIMIT)?;
+        let resync = found(pair)?;
+        resync.all(RESYNC)?;
+        // Its data generation is another one until then: that is no finding.
+        ensure!(!resync.has(Code::GenerationDiffers), "{resync:?}");
         pair.node(2).ok("drbdadm adjust r0")?;
         pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
         pair.check(VM0, 1)?;
@@ -232,7 +258,7 @@ fn what_a_domain_from_elsewhere_may_name_is_in_the_configuration() {
     on_the_encrypted_pair("configuration", |pair| {
         pair.create(VM0, 1)?;
         pair.configure_whole(2, "[guests]\nkernels = ['/boot']", "configuration taken over")?;
-        refused(&pair.migrate(VM0, 1, "")?, 4, &["configuration", "b_info.kernel", "node2"])?;
+        found(pair)?.all(NOT_ACCEPTED)?;
 
         // A wrong file changes nothing.
         pair.configure_whole(2, "[guests]\nkernel = ['/var/lib']", "did you mean kernels")?;

@@ -13,11 +13,14 @@ const DOM0_MIN_KIB: u64 = 512 << 10;
 
 /// Xen promises migrations to the same version or a newer one.
 pub(super) fn release(host: &Host<'_>, offer: &Offer) -> Result<Option<Finding>, Error> {
-    let (Some(there), Some(here)) = (offer.xen, host.toolstack.release()?) else { return Ok(None) };
-    Ok((here < there).then(|| {
-        let found = format!("Xen {}.{} here is older than the source's {}.{}", here.0, here.1, there.0, there.1);
-        host.warning(Code::XenOlder, found, "Xen's own tests go to the same version or a newer one: upgrade this host")
-    }))
+    let found = older(host.toolstack.release()?, offer.xen);
+    let remedy = "Xen's own tests go to the same version or a newer one: upgrade this host";
+    Ok(found.map(|found| host.warning(Code::XenOlder, found, remedy)))
+}
+
+fn older(here: Option<(i32, i32)>, there: Option<(i32, i32)>) -> Option<String> {
+    let (here, there) = (here?, there?);
+    (here < there).then(|| format!("Xen {}.{} here is older than the source's {}.{}", here.0, here.1, there.0, there.1))
 }
 
 /// Whether so much memory is free, claims of domains that are being made taken off.
@@ -84,6 +87,15 @@ fn without(features: &[Feature]) -> String {
 mod tests {
     use super::*;
     use crate::cpu::Policy;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        let found = older(Some((4, 9)), Some((4, 17)));
+        assert_eq!(found.as_deref(), Some("Xen 4.9 here is older than the source's 4.17"));
+        for (here, there) in [(Some((4, 17)), Some((4, 17))), (Some((5, 0)), Some((4, 17))), (None, Some((4, 17)))] {
+            assert_eq!(older(here, there), None);
+        }
+    }
 
     #[test]
     fn room_is_made_where_dom0_can_spare_it() {

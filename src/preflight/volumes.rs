@@ -94,7 +94,8 @@ fn replication_findings(host: &Host<'_>, volume: &VolumeState) -> Vec<Finding> {
     if !volume.up_to_date {
         let found =
             format!("{id} is {} here and {} on {}, not UpToDate on both", volume.disk, volume.peer_disk, volume.peer);
-        findings.push(host.error(Code::NotUpToDate, found, "Wait for the resync to end: bascule status shows it"));
+        let remedy = bring_up_to_date(resource, volume.resyncing, (&volume.disk, &volume.peer_disk));
+        findings.push(host.error(Code::NotUpToDate, found, remedy));
     }
     if volume.resyncing {
         let found = format!("{id} is being resynchronised or verified ({})", volume.replication);
@@ -102,6 +103,20 @@ fn replication_findings(host: &Host<'_>, volume: &VolumeState) -> Vec<Finding> {
     }
     findings
 }
+
+/// What helps a volume that is not UpToDate on both hosts.
+fn bring_up_to_date(resource: &str, resyncing: bool, disks: (&str, &str)) -> String {
+    let attach = format!("look in dmesg why it lost its disk, then: drbdadm attach {resource}");
+    match disks {
+        _ if resyncing => "Wait for the resync to end: bascule status shows it".to_owned(),
+        (DISKLESS, _) => format!("Here {attach}"),
+        (_, DISKLESS) => format!("There {attach}"),
+        _ => format!("No resync runs: look in dmesg why, on both hosts, then: drbdadm adjust {resource}"),
+    }
+}
+
+/// DRBD's word for a volume without a disk of its own.
+const DISKLESS: &str = "Diskless";
 
 pub(super) fn destination_findings(host: &Host<'_>, offered: &OfferedVolume) -> Result<Vec<Finding>, Error> {
     let id = &offered.id;
@@ -120,7 +135,9 @@ pub(super) fn destination_findings(host: &Host<'_>, offered: &OfferedVolume) -> 
         let found = format!("{id} has {} sectors here and {} at the source", volume.size_sectors, offered.size_sectors);
         findings.push(host.error(Code::SizeDiffers, found, ANOTHER_RESOURCE));
     }
-    if volume.connected && volume.generation != offered.generation {
+    // Until a resync has ended its target has another one.
+    let is_settled = volume.connected && volume.up_to_date && !volume.resyncing;
+    if is_settled && volume.generation != offered.generation {
         let found = format!("{id} has another data generation here than at the source");
         findings.push(host.error(Code::GenerationDiffers, found, ANOTHER_RESOURCE));
     }
@@ -132,4 +149,18 @@ const ANOTHER_RESOURCE: &str = "Two resources of one name? Compare drbdadm dump 
 pub(super) fn held_open(host: &Host<'_>, what: &str, holder: &str) -> Finding {
     let remedy = "End that user first: kill a process, umount a file system, dmsetup remove a device";
     host.error(Code::HeldOpen, format!("{what} is held open by {holder}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_resync_is_waited_for() {
+        let remedy = |resyncing, disks| bring_up_to_date("r0", resyncing, disks);
+        assert!(remedy(true, ("UpToDate", "Inconsistent")).starts_with("Wait"));
+        assert!(remedy(false, ("UpToDate", DISKLESS)).starts_with("There look"));
+        assert!(remedy(false, (DISKLESS, "UpToDate")).ends_with("drbdadm attach r0"));
+        assert!(remedy(false, ("UpToDate", "Outdated")).ends_with("drbdadm adjust r0"));
+    }
 }

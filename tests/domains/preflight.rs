@@ -1,14 +1,15 @@
 //! What preflight finds, each thing by its code, its node and what it says to type; and a domain whose disks and bridge it has to see through.
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+use bascule::preflight::Code;
 use bascule_lab::lan;
 use bascule_lab::pair::{Pair, VM0};
-use serde_json::Value;
 
-use crate::{VERIFY_LIMIT, on_the_pair, text, whole};
+use crate::findings::{Awaited, Found};
+use crate::{VERIFY_LIMIT, finished, on_the_pair, text, whole};
 
 /// A destination's configuration whole, for it has a table [guests] already.
-fn configure(pair: &Pair, nr: u8, guests: &str) -> anyhow::Result<()> {
+pub(crate) fn configure(pair: &Pair, nr: u8, guests: &str) -> anyhow::Result<()> {
     let whole = format!(
         "[security]\nin-clear = ['10.99.0.0/24']\n[guests]\nkernels = ['/boot', '/var/lib/bascule-lab']\n{guests}\n\
          [timeouts.destination]\nauthentication = 30\nhello = 30\n"
@@ -16,58 +17,13 @@ fn configure(pair: &Pair, nr: u8, guests: &str) -> anyhow::Result<()> {
     pair.configure_whole(nr, &whole, "configuration taken over")
 }
 
-/// What a dry run finds.
-struct Found(Vec<Value>);
-
-impl Found {
-    fn by(pair: &Pair, options: &str) -> anyhow::Result<Found> {
-        let output = pair.migrate(VM0, 1, &format!("--dry-run --json {options}"))?;
-        let mut events = output.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let findings = events.rfind(|event| event["event"] == "findings");
-        let findings = findings.and_then(|event| event["findings"].as_array().cloned());
-        let found = Found(findings.with_context(|| format!("no findings: {}", text(&output)))?);
-        ensure!(output.status == if found.errors() == 0 { 0 } else { 4 }, "exit {}: {found:?}", output.status);
-        Ok(found)
-    }
-
-    fn errors(&self) -> usize {
-        self.0.iter().filter(|finding| finding["severity"] == "error").count()
-    }
-
-    /// A finding of this code on this node whose two sentences have these words.
-    fn has(&self, code: &str, nr: u8, words: &[&str]) -> anyhow::Result<&Found> {
-        let fits = |finding: &&Value| {
-            let said = format!("{} {}", finding["found"], finding["remedy"]);
-            finding["code"] == code
-                && finding["node"] == format!("node{nr}")
-                && words.iter().all(|word| said.contains(word))
-        };
-        ensure!(self.0.iter().any(|finding| fits(&finding)), "no {code} on node{nr} with {words:?}: {self:?}");
-        Ok(self)
-    }
-}
-
-impl std::fmt::Debug for Found {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|finding| {
-            let word = |key: &str| finding[key].as_str().unwrap_or_default();
-            write!(
-                f,
-                "\n{} {}: {} [{}] {}",
-                word("severity"),
-                word("node"),
-                word("found"),
-                word("code"),
-                word("remedy")
-            )
-        })
-    }
-}
-
 /// Files of a MiB under two loop devices.
 const LOOPS: &str =
     "for n in 6 7; do truncate -s 1M /run/loop$n.img && busybox losetup /dev/loop$n /run/loop$n.img || exit; done";
 const NO_LOOPS: &str = "for n in 6 7; do busybox losetup -d /dev/loop$n; done 2>/dev/null; true";
+
+/// The process of a node's daemon.
+const DAEMON: &str = "$(</run/lab-daemon)";
 
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
@@ -75,13 +31,47 @@ fn each_obstacle_has_its_code_and_says_what_to_type() {
     on_the_pair("preflight", |pair| {
         let done = obstacles(pair);
         for nr in [1, 2] {
-            pair.node(nr).run("pkill -x sleep")?;
+            pair.node(nr).run(&format!("pkill -x sleep; kill -CONT {DAEMON}"))?;
             pair.node(nr).run_for("bascule destroy vm0", VERIFY_LIMIT)?;
             pair.node(nr).ok(NO_LOOPS)?;
         }
         done
     });
 }
+
+pub(crate) const NOT_REPLICATED: &[Awaited] = &[
+    (Code::DiskNotReplicated, 1, &["xvdc", "/dev/loop7", "--shared-disk xvdc"]),
+    (Code::DiskNotAllowed, 2, &["xvdb", "[guests]", "read-only-disks = [", "/dev/loop6"]),
+];
+pub(crate) const NOT_THERE: &[Awaited] = &[
+    (Code::SharedDiskUnknown, 1, &["xvdz", "xvda", "xvdb", "xvdc"]),
+    (Code::BridgeUnknown, 1, &["eth9", "xenbr0"]),
+    (Code::BridgeMissing, 2, &["nowhere", "ip link add nowhere type bridge", "--map-bridge nowhere=NEW"]),
+    (Code::DiskNotAllowed, 2, &["xvdc", "shared-disks = [", "/dev/loop7"]),
+];
+pub(crate) const ANOTHER_DISK: &[Awaited] = &[(Code::DiskDiffers, 2, &["/dev/loop6", "0 bytes", "Make both the same"])];
+pub(crate) const HELD_DISK: &[Awaited] = &[
+    (Code::HeldOpen, 2, &["/dev/loop7", "process", "(sleep)", "End that user first"]),
+    (Code::DiskNotCompared, 2, &["xvdb", "sha256sum /dev/loop6"]),
+];
+pub(crate) const PAUSED: &[Awaited] = &[
+    (Code::CannotSuspend, 1, &["vm0", "CONFIG_HIBERNATE_CALLBACKS"]),
+    (Code::NotRunning, 1, &["vm0", "paused", "let it run first"]),
+];
+pub(crate) const TWO_PRIMARIES: &[Awaited] = &[
+    (Code::PeerPrimary, 1, &["r0/0", "drbdadm secondary r0"]),
+    (Code::DestinationPrimary, 2, &["r0/0", "drbdadm secondary r0"]),
+    (Code::HeldOpen, 2, &["r0/0", "process", "(sleep)"]),
+];
+pub(crate) const ALONE: &[Awaited] = &[
+    (Code::NotConnected, 1, &["r0/0", "drbdadm connect r0"]),
+    (Code::NotConnected, 2, &["StandAlone", "drbdadm connect r0"]),
+];
+pub(crate) const DISKLESS: &[Awaited] = &[
+    (Code::NotUpToDate, 1, &["r0/0", "UpToDate here and Diskless on", "There look", "drbdadm attach r0"]),
+    (Code::NotUpToDate, 2, &["r0/0", "Diskless here", "Here look", "drbdadm attach r0"]),
+];
+pub(crate) const UNFINISHED: &[Awaited] = &[(Code::MigrationOpen, 1, &["vm0", "r0/0", "bascule recover --dry-run "])];
 
 fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     let since = lan::monotonic_now();
@@ -92,22 +82,14 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     pair.heard(VM0, 1)?;
 
     // Disks and bridges.
-    Found::by(pair, "")?.has("disk-not-replicated", 1, &["xvdc", "/dev/loop7", "--shared-disk xvdc"])?.has(
-        "disk-not-allowed",
-        2,
-        &["xvdb", "[guests]", "read-only-disks = [", "/dev/loop6"],
-    )?;
+    Found::by(pair, "")?.all(NOT_REPLICATED)?;
     let shared = "--shared-disk xvdc";
     Found::by(pair, &format!("{shared} --shared-disk xvdz --map-bridge eth9=x --map-bridge xenbr0=nowhere"))?
-        .has("shared-disk-unknown", 1, &["xvdz", "xvda", "xvdb", "xvdc"])?
-        .has("bridge-unknown", 1, &["eth9", "xenbr0"])?
-        .has("bridge-missing", 2, &["nowhere", "ip link add nowhere type bridge", "--map-bridge nowhere=NEW"])?
-        .has("disk-not-allowed", 2, &["xvdc", "shared-disks = [", "/dev/loop7"])?;
+        .all(NOT_THERE)?;
     configure(pair, 2, "shared-disks = ['/dev/loop7']\nread-only-disks = ['/dev/loop*']")?;
-    Found::by(pair, shared)?.has("disk-differs", 2, &["/dev/loop6", "0 bytes"])?;
+    Found::by(pair, shared)?.all(ANOTHER_DISK)?;
     pair.node(2).ok(&format!("{LOOPS}; setsid sleep 1000 </dev/loop7 >/dev/null 2>&1 &"))?;
-    let found = Found::by(pair, shared)?;
-    found.has("held-open", 2, &["/dev/loop7", "process", "(sleep)"])?.has("disk-not-compared", 2, &["xvdb"])?;
+    Found::by(pair, shared)?.all(HELD_DISK)?;
     pair.node(2).ok("pkill -x sleep")?;
     let clear = Found::by(pair, shared)?;
     ensure!(clear.errors() == 0, "{clear:?}");
@@ -115,11 +97,7 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     // The guest.
     let feature = "xenstore-write /local/domain/$(xl domid vm0)/control/feature-suspend";
     pair.node(1).ok(&format!("{feature} 0; bascule pause vm0"))?;
-    Found::by(pair, shared)?.has("cannot-suspend", 1, &["vm0", "CONFIG_HIBERNATE_CALLBACKS"])?.has(
-        "not-running",
-        1,
-        &["paused"],
-    )?;
+    Found::by(pair, shared)?.all(PAUSED)?;
     pair.node(1).ok(&format!("{feature} 1; bascule unpause vm0"))?;
 
     // DRBD.
@@ -134,20 +112,28 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     let found = Found::by(pair, shared);
     pair.node(2).ok("pkill -x sleep; for n in 1 2 3 4 5; do drbdadm secondary r0 && break; sleep 1; done")?;
     pair.node(1).ok(&format!("{net} --allow-two-primaries=no"))?;
-    found?.has("peer-primary", 1, &["r0/0", "drbdadm secondary r0"])?.has("destination-primary", 2, &["r0/0"])?.has(
-        "held-open",
-        2,
-        &["r0/0", "process", "(sleep)"],
-    )?;
-    pair.node(2).ok("drbdadm disconnect r0")?;
+    found?.all(TWO_PRIMARIES)?;
+    for (breaks, mends, awaited) in
+        [("drbdadm disconnect r0", "drbdadm adjust r0", ALONE), ("drbdadm detach r0", "drbdadm attach r0", DISKLESS)]
+    {
+        pair.node(2).ok(breaks)?;
+        let found = Found::by(pair, shared);
+        pair.node(2).ok(mends)?;
+        found?.all(awaited)?;
+        pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
+    }
+
+    // A migration whose process has died, and that nobody has taken up yet.
+    pair.node(1).ok(&format!("kill -STOP {DAEMON}"))?;
+    pair.migrate(VM0, 1, &format!("{shared} --fail-at s-opened:kill"))?;
     let found = Found::by(pair, shared);
-    pair.node(2).ok("drbdadm adjust r0")?;
-    found?.has("not-connected", 1, &["r0/0", "drbdadm connect r0"])?.has("not-connected", 2, &["StandAlone"])?;
-    pair.lab().wait_until_replicated(VERIFY_LIMIT)?;
+    pair.node(1).ok(&format!("kill -CONT {DAEMON}"))?;
+    found?.all(UNFINISHED)?;
+    finished(pair)?;
 
     // Nothing of all that has changed anything.
-    pair.check(VM0, 1)?;
     pair.heard_again(VM0, 1)?;
+    pair.check(VM0, 1)?;
     whole(pair, VM0, since).map(drop)
 }
 

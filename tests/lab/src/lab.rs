@@ -109,7 +109,7 @@ impl Lab {
     /// Both at once: each has a processor of its own, and DRBD on one waits for the other.
     fn boot(&self, state: &State, fresh: bool) -> anyhow::Result<()> {
         let [first, second] = &self.nodes;
-        let (first, second) = (first.start(state, fresh)?, second.start(state, fresh)?);
+        let (first, second) = (first.start(state, fresh, &[])?, second.start(state, fresh, &[])?);
         thread::scope(|scope| {
             let second = scope.spawn(|| second.wait());
             first.wait()?;

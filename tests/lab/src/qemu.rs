@@ -49,16 +49,18 @@ impl DiskCache {
 
 /// What distinguishes one start of a node from another.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Start {
+pub(crate) struct Start<'a> {
     pub(crate) node: u8,
     pub(crate) ssh_port: u16,
     pub(crate) disk_cache: DiskCache,
     /// DRBD's meta data have not been made yet.
     pub(crate) fresh: bool,
+    /// What its processor lacks that those of the lab have, by QEMU's names.
+    pub(crate) lacking: &'a [&'a str],
 }
 
 /// Starts a node in a session of its own, so that it outlives the caller and his terminal; `keeper` ends it where it should not.
-pub(crate) fn start(layout: &Layout, start: Start) -> anyhow::Result<()> {
+pub(crate) fn start(layout: &Layout, start: Start<'_>) -> anyhow::Result<()> {
     let log = File::create(qemu_log(layout, start.node))?;
     let child = Command::new("setsid")
         .arg("qemu-system-x86_64")
@@ -87,14 +89,14 @@ pub(crate) fn running(layout: &Layout, node: u8) -> Option<Process> {
     Process::load(&layout.pid_file(&format!("node{node}"))).filter(Process::is_alive)
 }
 
-fn arguments(layout: &Layout, start: Start) -> Vec<String> {
+fn arguments(layout: &Layout, start: Start<'_>) -> Vec<String> {
     let node = start.node;
     let images = Images::of(layout);
     let mut words = Words::default();
     words.add("-name", format!("lab-node{node}"));
     words.add("-machine", "q35");
     words.add("-accel", "tcg");
-    words.add("-cpu", CPU);
+    words.add("-cpu", start.lacking.iter().fold(CPU.to_owned(), |cpu, feature| format!("{cpu},-{feature}")));
     words.add("-smp", "1");
     words.add("-m", MEMORY_MIB.to_string());
     words.0.extend(["-nodefaults", "-no-reboot"].map(str::to_owned));

@@ -12,7 +12,7 @@ use crate::say::say;
 pub(super) struct Counts {
     pub(super) passed: u32,
     pub(super) ignored: u32,
-    /// There was no time for them.
+    /// There was no time for them, or they cannot be here: the line of each says why.
     pub(super) skipped: u32,
 }
 
@@ -109,7 +109,7 @@ impl Report {
         let word = if self.failed { "FAILED" } else { "ok" };
         let Counts { passed, ignored, skipped } = self.total;
         format!(
-            "\n{}\ntest result: {word}. {passed} passed; {ignored} left to another part; {skipped} skipped for want of time; {} parts skipped",
+            "\n{}\ntest result: {word}. {passed} passed; {ignored} left to another part; {skipped} skipped; {} parts skipped",
             self.lines.join("\n"),
             self.skipped
         )
@@ -122,7 +122,7 @@ fn line(name: &str, word: &str, took: Duration, counts: Counts) -> String {
         let _ = write!(text, "  {} passed", counts.passed);
     }
     if counts.skipped > 0 {
-        let _ = write!(text, ", {} skipped: the time of --within is over", counts.skipped);
+        let _ = write!(text, ", {} skipped: see why above", counts.skipped);
     }
     text
 }
@@ -150,9 +150,7 @@ mod tests {
         report.part("three", || anyhow::bail!(Failed { tests: vec!["a".into()], counts })).unwrap_err();
         let text = report.text();
         assert!(
-            text.ends_with(
-                "test result: FAILED. 5 passed; 0 left to another part; 0 skipped for want of time; 0 parts skipped"
-            ),
+            text.ends_with("test result: FAILED. 5 passed; 0 left to another part; 0 skipped; 0 parts skipped"),
             "{text}"
         );
     }
