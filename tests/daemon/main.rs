@@ -53,6 +53,7 @@ fn tests() -> Vec<Trial> {
         test("a_session_by_hand_is_refused", programs::a_session_by_hand_is_refused),
         test("serve_check_says_what_is_missing", programs::serve_check_says_what_is_missing),
         test("watchers_outlive_their_daemon", watchers::watchers_outlive_their_daemon),
+        test("what_a_killed_process_has_left_is_adopted", watchers::what_a_killed_process_has_left_is_adopted),
         test("systemd_hears_of_start_status_and_end", systemd::hears_of_start_status_and_end),
         test("systemd_hears_of_a_reload", systemd::hears_of_a_reload),
         test("systemd_gives_the_socket", systemd::gives_the_socket),

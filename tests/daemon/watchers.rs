@@ -1,6 +1,10 @@
 //! Who watches domains: processes that the daemon starts, and that no end of the daemon's touches.
 
+use std::fs;
+
 use anyhow::ensure;
+use bascule::abandoned::Charge;
+use bascule::admission::{Act, Record};
 use bascule::ids::DomId;
 use bascule::watch::{announce, is_somebody_on_duty, is_watched};
 use nix::sys::signal::{Signal, kill};
@@ -39,6 +43,25 @@ pub(crate) fn watchers_outlive_their_daemon() -> Tested {
         Ok((second.workers()?.len() == 2 && is_watched(&run_dir, FIVE)).then_some(()))
     })?;
     second.workers()?.into_iter().map(Killed).for_each(drop);
+    Ok(())
+}
+
+/// What a killed process has left of a domain gets a process that sees to it; what a living one has in hand does not.
+pub(crate) fn what_a_killed_process_has_left_is_adopted() -> Tested {
+    let daemon = Daemon::start(&Setting::default())?;
+    let run_dir = daemon.run_dir();
+    let mut alone = Record::act(&run_dir, Act::Restore, "vm")?;
+    alone.charge(Charge::making(Uuid::from_u128(7)))?;
+    let path = run_dir.join(format!("migration-{}.json", alone.entry().id));
+    // As it would be without its process. The other lives.
+    let left = fs::read(&path)?;
+    let text = String::from_utf8(left)?.replace(&alone.entry().id.to_string(), &Uuid::from_u128(8).to_string());
+    let of_the_dead = run_dir.join(format!("migration-{}.json", Uuid::from_u128(8)));
+    fs::write(&of_the_dead, text)?;
+    let adopted = format!("nobody worked on what process {} has left of vm", std::process::id());
+    wait("it is adopted", || Ok(daemon.log()?.contains(&adopted).then_some(())))?;
+    ensure!(!daemon.log()?.contains(&alone.entry().id.to_string()), "a living one was adopted");
+    ensure!(of_the_dead.exists() && path.exists(), "its record went before it was seen to");
     Ok(())
 }
 
