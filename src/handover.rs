@@ -32,7 +32,7 @@ pub enum Ending {
     Moved,
     /// The source has its domain back, or had it all the time.
     Returned,
-    /// This end's copy is gone, with its host as a rule, and nothing of this end ran it after the source's suspend.
+    /// This end's copy is gone, with its host as a rule. At the destination it may have run, if OWNED was journaled.
     Lost,
 }
 

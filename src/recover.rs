@@ -157,6 +157,7 @@ fn source_words(action: &SourceAction) -> String {
             "the domain is this host's: its volumes are taken back and it runs on here".into()
         }
         SourceAction::Retire => "the domain lives at the destination: the suspended copy here is destroyed".into(),
+        SourceAction::Bury(why) => format!("the domain runs nowhere, and the suspended copy here is destroyed: {why}"),
         SourceAction::Ask(_) => {
             "nobody here can know yet whether the destination runs it: it stays suspended, and the destination is asked again".into()
         }

@@ -98,6 +98,7 @@ impl<'a> SourceEnd<'a> {
             SourceAction::Ask(why) => self.ask(why, patience),
             SourceAction::TakeBack(why) => Next::Event(self.take_back(why)),
             SourceAction::Retire => Next::Event(self.retire()),
+            SourceAction::Bury(why) => Next::Event(self.bury(why)),
             SourceAction::Doubt(why) => Next::Over(Over::Doubt(why)),
             SourceAction::Leave(why) => Next::Over(Over::Left(why)),
             SourceAction::Close(ending) => Next::Over(self.close(ending)),
@@ -173,8 +174,22 @@ impl<'a> SourceEnd<'a> {
     }
 
     fn retire(&mut self) -> SourceEvent {
+        self.let_go(true)
+    }
+
+    /// A peer that is dead, as the operator says, connects with nobody: its return is not waited for.
+    fn bury(&mut self, why: String) -> SourceEvent {
+        self.reason = why;
+        self.let_go(!Order::PeerIsDead.is_given(self.host.state_dir, self.journal.story().head.id))
+    }
+
+    fn let_go(&mut self, reconnect: bool) -> SourceEvent {
         let deadline = Instant::now() + self.timeouts.volumes;
-        match self.leaving().let_go(deadline).and_then(|()| self.settle(Data::Yield)) {
+        let settle = || match reconnect {
+            true => self.settle(Data::Yield),
+            false => self.leaving().forbid_two_primaries(Instant::now() + self.timeouts.volumes),
+        };
+        match self.leaving().let_go(deadline).and_then(|()| settle()) {
             Ok(()) => SourceEvent::Retired,
             Err(error) => SourceEvent::Stuck(chain(error.as_ref())),
         }

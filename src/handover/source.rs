@@ -10,8 +10,9 @@
 //! | asking | STARTED, or it ended so | retires its copy |
 //! | asking | ABORTED, or it ended so | journals RETURNED, takes the domain back |
 //! | asking | nobody there, or its copy is lost; the replication link proves that it is gone and never wrote | journals RETURNED, takes the domain back |
-//! | asking | its copy is lost and has written, or nothing proves that it has not; it knows of no such migration | a human must speak |
-//! | taking back | the disk was written after all | a human must speak |
+//! | asking | its copy is lost and has written; the operator says that it is lost, and the disk was written | destroys its copy, which fits no disk any more |
+//! | asking | its copy is lost, and nothing proves that it has not written; it knows of no such migration | a human must speak |
+//! | taking back | the disk was written after all | destroys its copy |
 //! | asking | anything else | asks again |
 
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,10 @@ pub enum Source {
     Returning(String),
     /// The domain is being taken back.
     TakingBack,
-    /// The copy here is being destroyed.
+    /// The copy here is being destroyed: the domain lives at the destination.
     Retiring,
+    /// The same, and it lives nowhere.
+    Burying,
     /// Nothing more will be done by this machine.
     Over,
 }
@@ -118,11 +121,11 @@ pub enum SourceEvent {
     TakenBack,
     /// There is no domain to take back.
     Gone,
-    /// The volumes are this host's, but written since the sample: the domain stays suspended.
+    /// The volumes are this host's, but written since the sample: the domain was not resumed.
     Written,
     /// The suspended copy is gone and so are its claims on the volumes.
     Retired,
-    /// What [`SourceAction::TakeBack`] or [`SourceAction::Retire`] asked for could not be done now.
+    /// What [`SourceAction::TakeBack`], [`SourceAction::Retire`] or [`SourceAction::Bury`] asked for could not be done now.
     Stuck(String),
 }
 
@@ -142,6 +145,9 @@ pub enum SourceAction {
     TakeBack(String),
     /// Destroy the suspended copy: the domain lives at the destination. What is already gone stays so.
     Retire,
+    /// The same for a copy that nobody may ever resume, because its disk was written (I4), and the domain lives nowhere: it can be started
+    /// anew when this is done.
+    Bury(String),
     /// Say that a human must speak. While the machine is [`Source::Asking`] go on as after [`SourceAction::Ask`], at leisure.
     Doubt(String),
     /// Keep the hands off: what is on disk decides, and whoever adopts the journal goes on from it.
@@ -168,16 +174,19 @@ impl Source {
             (Source::Committed, E::Ready) => ask(OUT_OF_PLACE.into()),
 
             (Source::Asking(why), E::Asked { answer, witness }) => hear(why, answer, witness),
-            (Source::Asking(why), E::PeerDead { witness }) => bury(why, witness),
+            (Source::Asking(_), E::PeerDead { witness }) if witness.written => bury(),
+            // The operator's word stands for the destination's.
+            (Source::Asking(why), E::PeerDead { .. }) => give_back(why),
 
             (Source::Returning(why), E::Journaled) => take_back(why),
             (Source::TakingBack, E::TakenBack) => close(Ending::Returned),
             (Source::TakingBack, E::Gone) => close(Ending::Lost),
-            (Source::TakingBack, E::Written) => (Source::Over, SourceAction::Doubt(COLD_START_ONLY.into())),
+            (Source::TakingBack, E::Written) => bury(),
             (Source::Retiring, E::Retired) => close(Ending::Moved),
+            (Source::Burying, E::Retired) => close(Ending::Lost),
 
             (Source::Promising | Source::Returning(_), E::NotJournaled(why)) => leave(why),
-            (Source::TakingBack | Source::Retiring, E::Stuck(why)) => leave(why),
+            (Source::TakingBack | Source::Retiring | Source::Burying, E::Stuck(why)) => leave(why),
             (state, _) => (state, SourceAction::Wait),
         }
     }
@@ -213,16 +222,11 @@ fn hear(why: String, answer: Answer<DestinationStage>, witness: Witness) -> (Sou
         Answer::Stage(Stage::Aborted | Stage::Done(Ending::Returned)) => give_back(why),
         Answer::Stage(Stage::Open | Stage::Ready | Stage::Held | Stage::Owned) => ask(why),
         Answer::Stage(Stage::Done(Ending::Lost)) | Answer::Unreachable if witness.untouched() => give_back(why),
-        Answer::Stage(Stage::Done(Ending::Lost)) if witness.written => doubt(why, COLD_START_ONLY),
+        Answer::Stage(Stage::Done(Ending::Lost)) if witness.written => bury(),
         Answer::Stage(Stage::Done(Ending::Lost)) => doubt(why, LOST_THERE),
         Answer::Unreachable => ask(why),
         Answer::Unknown => doubt(why, UNKNOWN_THERE),
     }
-}
-
-/// The operator's word stands for the destination's. The disk here must be the one of the suspended image all the same.
-fn bury(why: String, witness: Witness) -> (Source, SourceAction) {
-    if witness.written { doubt(why, COLD_START_ONLY) } else { give_back(why) }
 }
 
 impl Witness {
@@ -252,6 +256,10 @@ fn retire() -> (Source, SourceAction) {
     (Source::Retiring, SourceAction::Retire)
 }
 
+fn bury() -> (Source, SourceAction) {
+    (Source::Burying, SourceAction::Bury(NO_LONGER_FITS.into()))
+}
+
 fn leave(why: String) -> (Source, SourceAction) {
     (Source::Over, SourceAction::Leave(why))
 }
@@ -262,8 +270,8 @@ fn close(ending: Ending) -> (Source, SourceAction) {
 
 /// A peer that sends what cannot come is not followed.
 pub(super) const OUT_OF_PLACE: &str = "The destination sent a message out of place";
-/// The image in memory no longer fits the disk.
-pub(super) const COLD_START_ONLY: &str = "The destination's copy ran, wrote and is gone: only a cold start is safe";
+/// Why a suspended copy is destroyed.
+pub(super) const NO_LONGER_FITS: &str = "The disk was written after the domain had been suspended, and its image in memory no longer fits: only a cold start is safe";
 /// As long as the link is down, and DRBD leaves it down where a Primary here would be overwritten by what was written there.
 pub(super) const LOST_THERE: &str =
     "The destination's copy is gone, and without the replication link nobody can tell whether it wrote";

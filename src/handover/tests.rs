@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::destination::{MAY_HAVE_GONE_ON, RUNS_WITHOUT_GO};
-use super::source::{COLD_START_ONLY, LOST_THERE, OUT_OF_PLACE, UNKNOWN_THERE};
+use super::source::{LOST_THERE, NO_LONGER_FITS, OUT_OF_PLACE, UNKNOWN_THERE};
 use super::*;
 
 const QUIET: Witness = Witness { connected: true, peer_primary: false, written: false };
@@ -79,7 +79,7 @@ mod source {
     fn what_the_destinations_daemon_says() {
         let again = A::Ask(why());
         let back = A::Journal(SourceStage::Returned);
-        let cold = A::Doubt(COLD_START_ONLY.into());
+        let cold = A::Bury(NO_LONGER_FITS.into());
         let lost = Answer::Stage(Stage::Done(Ending::Lost));
         let table = [
             (Answer::Stage(Stage::Open), QUIET, again.clone()),
@@ -110,7 +110,7 @@ mod source {
     fn the_operators_word_needs_a_disk_that_nobody_wrote() {
         let asking = || Source::Asking(why());
         assert_eq!(from(asking(), [E::PeerDead { witness: BLIND }]), [A::Journal(SourceStage::Returned)]);
-        assert_eq!(from(asking(), [E::PeerDead { witness: WRITTEN }]), [A::Doubt(COLD_START_ONLY.into())]);
+        assert_eq!(from(asking(), [E::PeerDead { witness: WRITTEN }]), [A::Bury(NO_LONGER_FITS.into())]);
     }
 
     #[test]
@@ -135,7 +135,9 @@ mod source {
     #[test]
     fn a_domain_that_is_gone_is_not_taken_back() {
         assert_eq!(from(Source::TakingBack, [E::Gone]), [A::Close(Ending::Lost)]);
-        assert_eq!(from(Source::TakingBack, [E::Written]), [A::Doubt(COLD_START_ONLY.into())]);
+        let buried = [A::Bury(NO_LONGER_FITS.into()), A::Close(Ending::Lost)];
+        assert_eq!(from(Source::TakingBack, [E::Written, E::Retired]), buried);
+        assert_eq!(from(Source::Burying, [E::Stuck(why())]), [A::Leave(why())]);
         assert_eq!(from(Source::TakingBack, [E::Stuck(why())]), [A::Leave(why())]);
         assert_eq!(from(Source::Retiring, [E::Stuck(why())]), [A::Leave(why())]);
     }
@@ -181,6 +183,7 @@ mod source {
                     A::SendGo => { prop_assert!(promised && !sent); sent = true; }
                     A::TakeBack(_) => { prop_assert!(!ended && (!promised || returned)); ended = true; }
                     A::Retire => { prop_assert!(!ended && sent && !returned); ended = true; }
+                    A::Bury(_) => prop_assert!(ended || promised),
                     _ => {}
                 }
             }

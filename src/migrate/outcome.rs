@@ -45,7 +45,7 @@ pub(super) fn conclude(plan: &Plan, end: &SourceEnd<'_>, over: Over) -> Outcome 
         Over::Closed { reason, .. } => Outcome::Indeterminate {
             reason: reason.into(),
             advice: format!(
-                "Domain {name} does not exist here any more: somebody destroyed it. It does not run on {} either. Start it again: bascule create",
+                "Domain {name} does not exist here any more, and it does not run on {} either. Start it again: bascule create",
                 plan.request.host
             ),
         },

@@ -1,8 +1,8 @@
 //! Planted bugs: what the checker must find, or it proves nothing.
 
 use bascule::handover::{
-    Answer, Destination, DestinationAction, DestinationEvent, DestinationStage, Source, SourceAction, SourceEvent,
-    SourceStage,
+    Answer, Destination, DestinationAction, DestinationEvent, DestinationStage, Ending, Source, SourceAction,
+    SourceEvent, SourceStage,
 };
 
 use crate::handover::Rules;
@@ -11,12 +11,13 @@ use crate::handover::Rules;
 pub(crate) const NONE: Rules = Rules { source: Source::step, destination: Destination::step, looks_again: true };
 
 /// Each bug by its name.
-pub(crate) const PLANTED: [(&str, Rules); 9] = [
+pub(crate) const PLANTED: [(&str, Rules); 10] = [
     ("the source resumes when the connection is lost after GO", Rules { source: resume_on_lost, ..NONE }),
     ("GO is sent without being journaled", Rules { source: unjournaled_go, ..NONE }),
     ("the source retires on OWNED", Rules { source: retire_on_owned, ..NONE }),
     ("the source takes the link's word though the counters moved", Rules { source: blind_to_counters, ..NONE }),
     ("the source resumes without looking at the disk again", Rules { looks_again: false, ..NONE }),
+    ("the source gives its copy up because the other one is lost", Rules { source: bury_on_lost, ..NONE }),
     ("the operator's word is enough at the destination", Rules { destination: dead_is_enough, ..NONE }),
     ("the destination gives up without journaling ABORTED", Rules { destination: unjournaled_abort, ..NONE }),
     ("the destination starts its copy when the connection is lost", Rules { destination: start_on_lost, ..NONE }),
@@ -50,6 +51,16 @@ fn blind_to_counters(source: Source, event: SourceEvent) -> (Source, SourceActio
     match event {
         SourceEvent::Asked { answer, mut witness } => {
             witness.written = false;
+            source.step(SourceEvent::Asked { answer, witness })
+        }
+        event => source.step(event),
+    }
+}
+
+fn bury_on_lost(source: Source, event: SourceEvent) -> (Source, SourceAction) {
+    match event {
+        SourceEvent::Asked { answer: answer @ Answer::Stage(DestinationStage::Done(Ending::Lost)), mut witness } => {
+            witness.written = true;
             source.step(SourceEvent::Asked { answer, witness })
         }
         event => source.step(event),

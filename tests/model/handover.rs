@@ -120,6 +120,9 @@ impl Model for Handover {
             Property::always("I3: everything settles", Handover::settles),
             Property::always("I4: an image fits its disk", |_, world: &World| !world.facts.wrongs.misfit),
             Property::always("I4: no write is forgotten", |_, world: &World| !world.facts.wrongs.forgotten),
+            Property::always("I4: only an image that fits no disk is given up", |_, world: &World| {
+                !world.facts.wrongs.wasted
+            }),
             Property::always("I5: one Primary", |model, world: &World| {
                 model.kind == Kind::Dual || !world.link.connected || !world.both_primary()
             }),
@@ -149,7 +152,10 @@ impl Model for Handover {
             Property::sometimes("started by the operator's word", |_, world: &World| {
                 world.facts.source_declared_dead && world.destination.host.copy == Copy::Running
             }),
-            Property::sometimes("only a cold start is safe", |_, world: &World| world.facts.told),
+            Property::sometimes("only a cold start is safe", |_, world: &World| {
+                world.facts.buried && world.ended(SourceStage::Done(Ending::Lost), DestinationStage::Done(Ending::Lost))
+            }),
+            Property::sometimes("a human must speak", |_, world: &World| world.facts.told),
         ]
     }
 }

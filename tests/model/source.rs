@@ -202,6 +202,11 @@ fn go_on(world: &mut World, machine: Source, action: SourceAction, process: bool
             SourceWork::TakeBack
         }
         SourceAction::Retire => SourceWork::Retire,
+        SourceAction::Bury(_) => {
+            world.facts.buried = true;
+            world.facts.wrongs.wasted |= !world.witness().written;
+            SourceWork::Retire
+        }
         SourceAction::Close(ending) => SourceWork::Close(ending),
         SourceAction::Wait => SourceWork::Listen,
         SourceAction::Leave(_) | SourceAction::Doubt(_) => {

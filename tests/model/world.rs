@@ -174,6 +174,8 @@ pub(crate) struct Facts {
     pub(crate) destination_copy_lost: bool,
     /// The destination ran the domain because it had asked.
     pub(crate) rolled_forward: bool,
+    /// The source has found that its copy fits no disk any more.
+    pub(crate) buried: bool,
     /// The source has told a human that it cannot go on alone.
     pub(crate) told: bool,
     pub(crate) wrongs: Wrongs,
@@ -190,6 +192,8 @@ pub(crate) struct Wrongs {
     pub(crate) misfit: bool,
     /// An image was resumed although the other copy had written, and nobody declared that one's host dead.
     pub(crate) forgotten: bool,
+    /// The source destroyed its copy as unfit for its disk, which nobody had written.
+    pub(crate) wasted: bool,
 }
 
 impl World {
