@@ -14,7 +14,7 @@ use bascule::{host, watch};
 use clap::Args;
 
 use super::ConfigFile;
-use super::console::Attached;
+use super::console::{Attached, Attending};
 use super::exit::Error;
 
 /// Start a domain from a file of xl's format
@@ -34,7 +34,7 @@ pub(crate) struct Create {
     /// Leave the domain paused
     #[arg(short, long)]
     paused: bool,
-    /// Attach to its console before it runs, so that it says nothing unseen; Ctrl-] detaches
+    /// Attach to its console before it runs, or to its boot loader's, so that neither says anything unseen; Ctrl-] detaches
     #[arg(short, long)]
     console: bool,
     /// Print the resulting configuration as libxl's JSON and start nothing
@@ -62,8 +62,20 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
         return print(config);
     }
     let context = Context::open()?;
-    let domid = context.create(&config)?;
-    let console = begin(&context, domid, config.name(), Begin { paused: args.paused, console: args.console })?;
+    // A boot loader speaks, and is answered, before there is a domain.
+    let speaks_first = args.console && config.value().pointer("/b_info/bootloader").is_some();
+    let mut first = None;
+    let made = context.create_telling(&config, &mut |domid| {
+        if speaks_first && first.is_none() {
+            first = Some(Attending::begin(domid, config.name()));
+        }
+    });
+    let how = Begin { paused: args.paused, console: args.console && first.is_none() };
+    let begun = made.map_err(Error::from).and_then(|domid| begin(&context, domid, config.name(), how));
+    // The person's terminal is put back before he is told what went wrong.
+    let attended = first.map_or(Ok(()), Attending::end);
+    let console = begun?;
+    attended?;
     console.map_or(Ok(()), Attached::attend)
 }
 
