@@ -154,7 +154,8 @@ fn a_boot_loader_is_seen_and_answered_before_there_is_a_domain() {
             .collect();
         ensure!(output.stdout.starts_with("0\n") && places.is_sorted() && places[0].is_some(), "{}", text(&output));
         ensure!(!node.run("ls /var/lock/xenconsole.*")?.success(), "its lock is left");
-        node.ok_for("bascule destroy vm0 && drbdadm secondary r0", VERIFY_LIMIT)?;
+        node.ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
+        node.until("the volume is let go", "drbdadm secondary r0", VERIFY_LIMIT)?;
         pair.check_file_systems(VM0, 1)
     });
 }
