@@ -3,6 +3,10 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bascule::console::{self, ESCAPE, Ended, Ends, Lock, Raw, Which};
@@ -10,6 +14,7 @@ use bascule::ids::DomId;
 use bascule::xen::{ConsoleLine, Context};
 use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use super::exit::Error;
@@ -72,12 +77,20 @@ impl<'a> Attached<'a> {
         Ok(Attached { name: name.to_owned(), console, _lock: lock })
     }
 
-    /// Until one of both ends it.
-    pub(super) fn attend(mut self) -> Result<(), Error> {
+    /// Until one of both ends it. Afterwards signals are what they were: a domain may still be being made.
+    pub(super) fn attend(self) -> Result<(), Error> {
         let (stop, stopper) = UnixStream::pair()?;
+        let over = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+            flag::register_conditional_default(signal, Arc::clone(&over))?;
             pipe::register(signal, stopper.try_clone()?)?;
         }
+        let ended = self.attend_until(&stop);
+        over.store(true, Ordering::Relaxed);
+        ended
+    }
+
+    fn attend_until(mut self, stop: &UnixStream) -> Result<(), Error> {
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
         let typed = stdin.is_terminal();
         if typed {
@@ -100,6 +113,30 @@ impl<'a> Attached<'a> {
             }
             Ended::Domain | Ended::Input | Ended::Output => Ok(()),
         }
+    }
+}
+
+/// The console of a domain that is still being made, on a thread of its own: what makes it is busy.
+pub(super) struct Attending(JoinHandle<Result<(), Error>>);
+
+impl Attending {
+    /// Returns when it is attached, or cannot be.
+    pub(super) fn begin(domid: DomId, name: &str) -> Attending {
+        let (name, (tried, attached)) = (name.to_owned(), channel());
+        let thread = std::thread::spawn(move || {
+            let context = Context::open()?;
+            let console = Attached::to(&context, domid, &name, Which::Usual(0));
+            // Nobody waits for a thread that is late.
+            let _ = tried.send(());
+            console?.attend()
+        });
+        let _ = attached.recv_timeout(TTY_WAIT);
+        Attending(thread)
+    }
+
+    /// Waits until it is over.
+    pub(super) fn end(self) -> Result<(), Error> {
+        self.0.join().unwrap_or_else(|_| Err("The console's thread panicked".into()))
     }
 }
 

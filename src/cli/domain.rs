@@ -17,7 +17,7 @@ use bascule::{host, watch};
 use clap::Args;
 
 use super::ConfigFile;
-use super::console::Attached;
+use super::console::{Attached, Attending};
 use super::exit::Error;
 
 /// Start a domain from a file of xl's format
@@ -37,7 +37,7 @@ pub(crate) struct Create {
     /// Leave the domain paused
     #[arg(short, long)]
     paused: bool,
-    /// Attach to its console before it runs, so that it says nothing unseen; Ctrl-] detaches
+    /// Attach to its console before it runs, or to its boot loader's, so that neither says anything unseen; Ctrl-] detaches
     #[arg(short, long)]
     console: bool,
     /// Print the resulting configuration as libxl's JSON and start nothing
@@ -69,8 +69,23 @@ pub(crate) fn create(args: &Create) -> Result<(), Error> {
     if context.exists(&config)? {
         return Err(format!("A domain of the name or the UUID of {} exists here: bascule list", config.name()).into());
     }
-    let domid = make(&context, &config, &mut alone, || Ok(context.create(&config)?))?;
-    let console = begin(&context, domid, alone, Begin { paused: args.paused, console: args.console })?;
+    // A boot loader speaks, and is answered, before there is a domain.
+    let speaks_first = args.console && config.value().pointer("/b_info/bootloader").is_some();
+    let mut first = None;
+    let made = make(&context, &config, &mut alone, || {
+        let mut attend = |domid| {
+            if speaks_first && first.is_none() {
+                first = Some(Attending::begin(domid, config.name()));
+            }
+        };
+        Ok(context.create_telling(&config, &mut attend)?)
+    });
+    let how = Begin { paused: args.paused, console: args.console && first.is_none() };
+    let begun = made.and_then(|domid| begin(&context, domid, alone, how));
+    // The person's terminal is put back before he is told what went wrong.
+    let attended = first.map_or(Ok(()), Attending::end);
+    let console = begun?;
+    attended?;
     console.map_or(Ok(()), Attached::attend)
 }
 

@@ -1,6 +1,7 @@
 //! Domains: what there is, and what can be done to one.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use super::context::Context;
 use super::disposed::Disposed;
 use super::error::{Code, Error, Result, Subject};
 use super::memory::Malloced;
-use super::operation::{Nobody, Operation};
+use super::operation::{Nobody, Operation, Witness, console_how};
 use super::xenstore::Xenstore;
 use crate::ids::DomId;
 use crate::toolstack::{Domain, RunState};
@@ -103,6 +104,21 @@ pub enum Ended {
     Gone,
 }
 
+/// Who wants to know of a console.
+struct OnConsole<'a>(&'a mut dyn FnMut(DomId));
+
+impl Witness for OnConsole<'_> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn look(&mut self) {}
+
+    fn console(&mut self, domid: DomId) {
+        (self.0)(domid);
+    }
+}
+
 impl Context {
     /// All domains, dom0 included, by domid.
     ///
@@ -187,13 +203,22 @@ impl Context {
     /// # Errors
     /// What had been made of it is destroyed.
     pub fn create(&self, config: &DomainConfig) -> Result<DomId> {
+        self.create_telling(config, &mut |_| {})
+    }
+
+    /// The same. `console` is told when there is one to attach to: while it is being made, that of its boot loader, if it has one, and again
+    /// when it is made. The domain waits for `console` to return.
+    ///
+    /// # Errors
+    /// What had been made of it is destroyed.
+    pub fn create_telling(&self, config: &DomainConfig, console: &mut dyn FnMut(DomId)) -> Result<DomId> {
         let operation = Operation::new(None)?;
         let mut raw = Raw::for_new_domain(&operation.handle, config)?;
         let (target, mut domid) = (raw.0.as_mut_ptr(), u32::MAX);
-        let out = &raw mut domid;
-        let made = operation.run("libxl_domain_create_new", Subject::NewDomain, &mut Nobody, |ctx, how| {
+        let (out, console_how) = (&raw mut domid, console_how());
+        let made = operation.run("libxl_domain_create_new", Subject::NewDomain, &mut OnConsole(console), |ctx, how| {
             // SAFETY: a valid configuration and a number to write, both alive until run returns, at the operation's end (libxl.h).
-            unsafe { sys::libxl_domain_create_new(ctx, target, out, how, ptr::null()) }
+            unsafe { sys::libxl_domain_create_new(ctx, target, out, how, &raw const console_how) }
         });
         self.made(made, domid, config.uuid())
     }

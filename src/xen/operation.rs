@@ -18,6 +18,7 @@ use xen_sys as sys;
 use super::error::{Code, Error, Result, Subject, check_rc};
 use super::handle::Handle;
 use super::logger::Follower;
+use crate::ids::DomId;
 use crate::toolstack::Abort;
 
 /// How many descriptors libxl may want to wait for in one operation; it uses about ten.
@@ -25,6 +26,15 @@ const FDS_MAX: u16 = 256;
 
 /// Names our operation among those of its context, in which there is no other.
 const EVENT: u64 = 1;
+
+const ENDED: sys::libxl_event_type = sys::libxl_event_type::LIBXL_EVENT_TYPE_OPERATION_COMPLETE;
+const CONSOLE: sys::libxl_event_type = sys::libxl_event_type::LIBXL_EVENT_TYPE_DOMAIN_CREATE_CONSOLE_AVAILABLE;
+
+/// What an operation says by events.
+enum Said {
+    Console(DomId),
+    Ended(c_int),
+}
 
 /// An operation before and while it runs.
 pub(super) struct Operation {
@@ -39,6 +49,8 @@ pub(super) trait Witness {
     fn fd(&self) -> Option<BorrowedFd<'_>>;
     /// Called when the descriptor is readable, and once when the operation has ended.
     fn look(&mut self);
+    /// Called when the domain that is being made has a console to attach to: its boot loader's, then its own.
+    fn console(&mut self, _domid: DomId) {}
 }
 
 /// For an operation at which nobody looks.
@@ -83,7 +95,7 @@ impl Operation {
         self.handle.call(function, subject, |ctx| start(ctx, &raw const how))?;
         let mut abort = Some(how);
         let code = loop {
-            if let Some(rc) = self.ended() {
+            if let Some(rc) = self.ended(witness) {
                 break check_rc(rc).err();
             }
             self.wait(witness);
@@ -98,20 +110,33 @@ impl Operation {
         code.map_or(Ok(()), |code: Code| Err(self.handle.error(function, subject, code)))
     }
 
-    /// The operation's result, if it has ended.
-    fn ended(&self) -> Option<c_int> {
+    /// The operation's result, if it has ended. What it says before goes to the witness.
+    fn ended(&self, witness: &mut dyn Witness) -> Option<c_int> {
+        loop {
+            match self.next_event()? {
+                Said::Console(domid) => witness.console(domid),
+                Said::Ended(rc) => return Some(rc),
+            }
+        }
+    }
+
+    fn next_event(&self) -> Option<Said> {
         let mut event = ptr::null_mut();
-        let mask = 1u64 << sys::libxl_event_type::LIBXL_EVENT_TYPE_OPERATION_COMPLETE.0;
+        let mask = (1u64 << ENDED.0) | (1u64 << CONSOLE.0);
         // SAFETY: `event` is ours to write; no predicate (libxl_event.h, libxl_event_check).
         let rc = unsafe { sys::libxl_event_check(self.handle.ctx(), &raw mut event, mask, None, ptr::null_mut()) };
         check_rc(rc).ok()?;
         // SAFETY: on success libxl gives us a valid event.
-        let result = unsafe { &(*event).u };
-        // SAFETY: it has the one type in the mask, whose member of the union this is.
-        let result = unsafe { result.operation_complete.rc };
+        let seen = unsafe { &*event };
+        let said = if seen.type_ == CONSOLE {
+            Said::Console(DomId(seen.domid))
+        } else {
+            // SAFETY: it has the other type in the mask, whose member of the union this is.
+            Said::Ended(unsafe { seen.u.operation_complete.rc })
+        };
         // SAFETY: the event is ours to free, once (libxl_event.h, libxl_event_free).
         unsafe { sys::libxl_event_free(self.handle.ctx(), event) };
-        Some(result)
+        Some(said)
     }
 
     /// Waits until libxl, the witness or the abort switch has something to do, and lets libxl do its part.
@@ -183,6 +208,11 @@ impl Abort for AbortSwitch {
 /// The operation reports its end by an event, not by a callback.
 fn how() -> sys::libxl_asyncop_how {
     sys::libxl_asyncop_how { callback: None, u: sys::libxl_asyncop_how__bindgen_ty_1 { for_event: EVENT } }
+}
+
+/// That a console can be attached is told by events, too.
+pub(super) fn console_how() -> sys::libxl_asyncprogress_how {
+    sys::libxl_asyncprogress_how { callback: None, for_event: EVENT, for_callback: ptr::null_mut() }
 }
 
 /// poll ignores an entry whose descriptor is negative.

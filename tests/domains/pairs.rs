@@ -33,7 +33,8 @@ fn nothing_left(pair: &Pair, nr: u8) -> anyhow::Result<()> {
 /// Runs commands up to one that pauses the domain, sees that it is paused, then runs the others.
 fn paused_between(pair: &Pair, before: &str, after: &str) -> anyhow::Result<()> {
     let list = pair.node(1).ok_for(&format!("{before} && xl list vm0 && {after}"), VERIFY_LIMIT)?;
-    ensure!(list.contains(" --p--- "), "it is not paused: {list}");
+    let state = list.lines().find(|line| line.starts_with("vm0 ")).and_then(|line| line.split_whitespace().nth(4));
+    ensure!(state.is_some_and(|letters| letters.contains('p')), "it is not paused: {list}");
     Ok(())
 }
 
@@ -111,8 +112,10 @@ fn moved_by_xl(pair: &Pair) -> anyhow::Result<()> {
     watchers(pair, 1, 0)?;
     whole(pair, VM0, since)?;
     pair.node(2).ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
-    let back = "drbdadm secondary r0 && drbdadm net-options --allow-two-primaries=no r0";
-    pair.lab().nodes().iter().try_for_each(|node| node.ok(back).map(drop))?;
+    for node in pair.lab().nodes() {
+        node.until("the volume is let go", "drbdadm secondary r0", VERIFY_LIMIT)?;
+        node.ok("drbdadm net-options --allow-two-primaries=no r0")?;
+    }
     nothing_left(pair, 2)?;
     pair.check_file_systems(VM0, 2)
 }

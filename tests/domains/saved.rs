@@ -204,6 +204,48 @@ fn what_a_restore_leaves_that_is_killed_before_the_domain_ran_is_nothing() {
     });
 }
 
+/// What libxl runs as a boot loader: it asks, and passes on what it was given. libxl removes the files that it names.
+const LOADER: &str = r#"#!/bin/sh
+for word; do
+    case $word in
+    --output=*) output=${word#*=} ;;
+    --kernel=*) ln -sf "${word#*=}" /run/loader-kernel ;;
+    --ramdisk=*) ln -sf "${word#*=}" /run/loader-ramdisk ;;
+    --args=*) args=${word#*=} ;;
+    esac
+done
+echo 'which kernel?'
+read -r answer
+echo "it is the $answer one"
+printf 'kernel /run/loader-kernel\0ramdisk /run/loader-ramdisk\0args %s\0' "$args" >"$output"
+"#;
+
+#[test]
+#[ignore = "needs the lab: cargo xtask test"]
+fn a_boot_loader_is_seen_and_answered_before_there_is_a_domain() {
+    on_the_pair("boot-loader", |pair| {
+        let node = pair.node(1);
+        node.write_file("/run/loader", 0o755, LOADER.as_bytes())?;
+        // libxl gives it the disk's own device.
+        let edit = "s#^disk = .*#disk = [ \"phy:/dev/drbd0,xvda,w\" ]\\nbootloader = \"/run/loader\"#";
+        node.ok(&format!("drbdadm primary r0 && sed '{edit}' {} >/run/loaded.cfg && >/run/console.log", VM0.file()))?;
+        // The input stays open until the guest is up.
+        let up = "for i in {1..150}; do [[ $(</run/console.log) == *'vm0 counts from'* ]] && break; read -rt 1 <> <(:); done";
+        let create = "bascule create -c /run/loaded.cfg >>/run/console.log 2>&1";
+        let output =
+            node.run_for(&format!("{{ echo second; {up}; }} | {create}; echo $?; cat /run/console.log"), VERIFY_LIMIT)?;
+        let places: Vec<_> = ["which kernel?", "it is the second one", "vm0 is domain", "vm0 counts from"]
+            .iter()
+            .map(|said| output.stdout.find(said))
+            .collect();
+        ensure!(output.stdout.starts_with("0\n") && places.is_sorted() && places[0].is_some(), "{}", text(&output));
+        ensure!(!node.run("ls /var/lock/xenconsole.*")?.success(), "its lock is left");
+        node.ok_for("bascule destroy vm0", VERIFY_LIMIT)?;
+        node.until("the volume is let go", "drbdadm secondary r0", VERIFY_LIMIT)?;
+        pair.check_file_systems(VM0, 1)
+    });
+}
+
 #[test]
 #[ignore = "needs the lab: cargo xtask test"]
 fn a_console_shows_all_from_the_first_line_and_takes_what_is_typed() {
