@@ -5,7 +5,8 @@
 //! record and from what is seen ([`decide`]).
 //!
 //! Invariants: a domain is destroyed for a file that is complete, durable and has its name, or when it was made by that process and has
-//! never run; nothing else is. It is resumed only where nobody else writes it and its volumes are this host's. Who lives is left alone.
+//! never run; nothing else is. It is resumed only where nobody else saves it, its volumes are this host's alone, and no migration of it is
+//! undecided (I1). Who lives is left alone.
 
 mod processes;
 
@@ -17,10 +18,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::admission;
+use crate::admission::{self, Record};
 use crate::ids::DomId;
-use crate::journal::this_boot;
+use crate::journal::{self, this_boot};
 use crate::migrate::chain;
+use crate::plan;
 use crate::saved::{Afterwards, Inode, sync_name};
 use crate::toolstack::{Error, RunState};
 use crate::wait::poll_until;
@@ -78,6 +80,26 @@ impl Charge {
         let Some(Saving { file, inode, .. }) = &self.saving else { return false };
         inode.is_some() && Inode::at(file) == *inode
     }
+}
+
+/// Says in the record of this process that it is about to make a domain; what is returned is to be called with its number as soon as it has one.
+///
+/// # Errors
+/// The record cannot be written.
+pub fn making(alone: &mut Record, uuid: Uuid) -> Result<impl FnMut(DomId) + Send, admission::Error> {
+    let charge = Charge::making(uuid);
+    alone.charge(charge.clone())?;
+    Ok(move |domid| {
+        if let Err(error) = alone.charge(Charge { domid: Some(domid), ..charge.clone() }) {
+            tracing::warn!(%domid, error = %chain(&error), "if this process is killed, a person must look what it has left");
+        }
+    })
+}
+
+/// Whether something is left of a domain that nobody sees to yet.
+pub(crate) fn is_left(run_dir: &Path, uuid: Uuid) -> bool {
+    let left = admission::abandoned(run_dir).unwrap_or_default();
+    left.iter().any(|entry| entry.charge.as_ref().is_some_and(|charge| charge.uuid == uuid))
 }
 
 /// What is seen of the domain.
@@ -229,6 +251,8 @@ pub struct Hands<'a> {
     pub context: &'a Context,
     /// Where the records are.
     pub run_dir: &'a Path,
+    /// Where the journals of migrations are.
+    pub state_dir: &'a Path,
     /// Refuses a suspended domain whose volumes are not this host's alone.
     pub is_here: &'a dyn Fn(&DomainConfig) -> Result<(), Error>,
 }
@@ -259,6 +283,7 @@ const LATE_SUSPEND_WAIT: Duration = Duration::from_secs(30);
 /// It is not all done; the record stays for the next try.
 pub fn settle(hands: &Hands<'_>, id: Uuid) -> Result<Settled, Error> {
     let Some((record, charge)) = admission::take_over(hands.run_dir, id)? else { return Ok(Settled::Held) };
+    leave_to_migration(hands, record.entry(), &charge)?;
     if let Some(domid) = charge.domid {
         processes::end_of(domid, charge.saving.as_ref().and_then(|saving| saving.inode))?;
     }
@@ -268,18 +293,18 @@ pub fn settle(hands: &Hands<'_>, id: Uuid) -> Result<Settled, Error> {
     }
     carry_out(hands, &charge, found)?;
     remove_partial(&charge)?;
-    let Examination { seen, complete, deed, .. } = found;
-    let (domain, file) = (&record.entry().name, charge.saving.as_ref().map(|saving| saving.file.display()));
-    tracing::warn!(
-        domain,
-        ?seen,
-        complete,
-        file = file.map(tracing::field::display),
-        "its process was killed: {}",
-        deed.words()
-    );
     record.close();
     Ok(Settled::Done(found))
+}
+
+/// A record that nobody has seen to for long may meet a migration of its domain that is not decided: then the domain is the migration's. None begins
+/// while we have the name.
+fn leave_to_migration(hands: &Hands<'_>, entry: &admission::Entry, charge: &Charge) -> Result<(), Error> {
+    let name = charge.domid.map_or_else(String::new, |domid| hands.context.name(domid));
+    if plan::is_between_hosts(&name) || journal::keeps_domain(hands.state_dir, charge.uuid)? {
+        return Err(format!("{} is in a migration that is not finished: bascule recover --dry-run", entry.name).into());
+    }
+    Ok(())
 }
 
 /// Looks when it does not change any more.

@@ -36,7 +36,7 @@ pub const DIR: &str = "/run/bascule";
 const RECORD_LEN_MAX: u64 = 64 * 1024;
 /// How long to wait for another process that opens a record.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long who makes a domain waits for one of its name to be destroyed that has shut down: each device's hotplug program has 40 s.
+/// How long who makes a domain waits for one of its name to be destroyed: each device's hotplug program has 40 s.
 const END_WAIT_MAX: Duration = Duration::from_secs(60);
 /// What stands behind a domain's name while it is being received, so that it cannot be taken for one that runs.
 const INCOMING_SUFFIX: &str = "--incoming";
@@ -190,7 +190,7 @@ impl Record {
     }
 
     /// Stands under a domain's name while something is done to it that must not meet a migration. It keeps no volumes: for those, each start
-    /// asks DRBD. Who makes a domain waits for the end of one of its name that has shut down.
+    /// asks DRBD. Who makes a domain waits for the end of one of its name that has shut down, or that a killed process has left.
     ///
     /// # Errors
     /// [`Error::NameTaken`] when an open migration of this host, or another act, has the domain.
@@ -198,8 +198,12 @@ impl Record {
         let (id, name) = (Uuid::new_v4(), name.to_owned());
         let (side, volumes, pid) = (Side::Outgoing, Vec::new(), std::process::id());
         let entry = Entry { id, side, act: Some(act), name, volumes, pid, charge: None };
-        let wait = if matches!(act, Act::Create | Act::Restore) { END_WAIT_MAX } else { Duration::ZERO };
-        let ends = |error: &Error| matches!(error, Error::NameTaken { held_by } if held_by.act == Some(Act::End));
+        let makes = matches!(act, Act::Create | Act::Restore | Act::Restart);
+        let wait = if makes { END_WAIT_MAX } else { Duration::ZERO };
+        let ends = |error: &Error| match error {
+            Error::NameTaken { held_by } => matches!(held_by.act, Some(Act::End | Act::Settle)),
+            _ => false,
+        };
         let publish = || Self::publish(dir, entry.clone());
         retry_until(Instant::now() + wait, publish, |done| !done.as_ref().is_err_and(ends))
     }

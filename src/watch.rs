@@ -22,6 +22,7 @@ use self::decide::{Actions, Deed, Hand, Verdict, judge};
 use self::record::Post;
 pub(crate) use self::record::{Duty, unwatched};
 pub use self::record::{Error as RecordError, announce, is_somebody_on_duty, is_watched};
+use crate::abandoned;
 use crate::admission::{self, Act};
 use crate::ids::DomId;
 use crate::journal;
@@ -65,11 +66,11 @@ pub trait Domains {
     /// A device could not be removed; the domain may be gone all the same.
     fn end(&self, domid: DomId) -> Result<(), Error>;
 
-    /// Makes a domain, paused.
+    /// Makes a domain, paused. `notice` is called with its number as soon as it has one.
     ///
     /// # Errors
     /// What had been made of it is destroyed.
-    fn make(&self, config: &DomainConfig) -> Result<DomId, Error>;
+    fn make(&self, config: &DomainConfig, notice: &mut (dyn FnMut(DomId) + Send)) -> Result<DomId, Error>;
 
     /// Lets a paused domain run.
     ///
@@ -131,6 +132,8 @@ const STOP_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the hypervisor may take to let go of the memory of a domain that was destroyed, before it is made anew.
 const GONE_WAIT: Duration = Duration::from_secs(10);
+/// How long somebody may take to see to what a killed watcher was making: the daemon has him started as it has this process.
+const SEEN_TO_WAIT: Duration = Duration::from_secs(60);
 /// A domain that ends sooner than this after its start has had a short life.
 const LIFE_MIN: Duration = Duration::from_secs(60);
 /// How long a domain waits to be started anew after its second short life in a row; each further one doubles it.
@@ -197,10 +200,12 @@ impl Watch<'_> {
     fn resume(&mut self) -> Result<Next, Error> {
         let Some(restart) = self.post.watched().restart.clone() else { return Ok(Next::Runs) };
         let age = Timestamp::now().duration_since(restart.since).unsigned_abs();
+        let config = DomainConfig::from_json(&restart.config.to_string())?;
+        let alone = self.alone_after_death(config.name());
         if self.domain()?.is_some() {
+            self.post.note_running()?;
             return Ok(Next::Runs);
         }
-        let config = DomainConfig::from_json(&restart.config.to_string())?;
         if age > RESTART_AGE_MAX || self.post.watched().boot != journal::this_boot() {
             tracing::error!(
                 domain = config.name(),
@@ -209,7 +214,7 @@ impl Watch<'_> {
             );
             return Ok(Next::Over);
         }
-        let _alone = match admission::Record::act(self.watcher.run_dir, Act::Restart, config.name()) {
+        let mut alone = match alone {
             Ok(alone) => alone,
             Err(error) => return given_up(&config, &error.to_string()),
         };
@@ -220,7 +225,17 @@ impl Watch<'_> {
             return given_up(&config, "a migration of it is not finished: bascule recover --dry-run");
         }
         tracing::warn!(domain = config.name(), "the process that was starting it anew is gone: started by this one");
-        Ok(self.start(&config))
+        Ok(self.start(&config, &mut alone))
+    }
+
+    /// Alone with the domain's name, when what the killed process has left of the one that it was making is seen to.
+    fn alone_after_death(&self, name: &str) -> Result<admission::Record, admission::Error> {
+        let (run_dir, uuid) = (self.watcher.run_dir, self.post.watched().uuid);
+        let is_seen_to = || (!abandoned::is_left(run_dir, uuid)).then_some(());
+        if poll_until(Instant::now() + SEEN_TO_WAIT, is_seen_to).is_none() {
+            tracing::warn!(domain = name, "what the killed process has left is not seen to: bascule recover");
+        }
+        admission::Record::act(run_dir, Act::Restart, name)
     }
 
     /// The domain that the record means: numbers begin anew when the host is booted.
@@ -253,7 +268,7 @@ impl Watch<'_> {
             return Ok(Next::Runs);
         }
         self.ended_at.get_or_insert_with(Instant::now);
-        let _alone = match self.alone(&domain.domain)? {
+        let mut alone = match self.alone(&domain.domain)? {
             Ok(alone) => alone,
             Err(hand) => return Ok(self.wait(&domain.domain, hand)),
         };
@@ -268,7 +283,7 @@ impl Watch<'_> {
                 if dump {
                     self.dump(&domain);
                 }
-                self.carry_out(deed, &domain, &config)
+                self.carry_out(deed, &domain, &config, &mut alone)
             }
         }
     }
@@ -329,19 +344,26 @@ impl Watch<'_> {
         }
     }
 
-    fn carry_out(&mut self, deed: Deed, domain: &Domain, config: &DomainConfig) -> Result<Next, Error> {
+    fn carry_out(
+        &mut self,
+        deed: Deed,
+        domain: &Domain,
+        config: &DomainConfig,
+        alone: &mut admission::Record,
+    ) -> Result<Next, Error> {
         match deed {
             Deed::Preserve => Ok(Next::Over),
             Deed::Destroy => self.destroy(domain).map(|()| Next::Over),
             Deed::Restart => {
                 self.post.note_restart(config.value())?;
                 self.destroy(domain)?;
-                Ok(self.start(config))
+                Ok(self.start(config, alone))
             }
             Deed::RestartRenamed => {
                 let suffix = Timestamp::now().strftime("-%Y%m%dT%H%MZ").to_string();
+                self.post.note_restart(config.value())?;
                 self.watcher.domains.preserve(domain.domid, config, &suffix)?;
-                Ok(self.start(config))
+                Ok(self.start(config, alone))
             }
             Deed::SoftReset => Ok(self.soft_reset(domain, config)),
         }
@@ -363,8 +385,8 @@ impl Watch<'_> {
     }
 
     /// Makes the domain and lets it run. Its volumes come by block-drbd, which asks what it asks at every start (I6).
-    fn start(&mut self, config: &DomainConfig) -> Next {
-        let domid = match self.watcher.domains.make(config) {
+    fn start(&mut self, config: &DomainConfig, alone: &mut admission::Record) -> Next {
+        let domid = match self.make(config, alone) {
             Ok(domid) => domid,
             Err(error) => {
                 tracing::error!(domain = config.name(), error = %chain(error.as_ref()),
@@ -378,6 +400,14 @@ impl Watch<'_> {
         self.let_run(config.name(), domid)
     }
 
+    fn make(&self, config: &DomainConfig, alone: &mut admission::Record) -> Result<DomId, Error> {
+        let domains = self.watcher.domains;
+        match config.uuid() {
+            Some(uuid) => domains.make(config, &mut abandoned::making(alone, uuid)?),
+            None => domains.make(config, &mut |_| {}),
+        }
+    }
+
     fn let_run(&mut self, name: &str, domid: DomId) -> Next {
         self.begin_life();
         match self.watcher.domains.run(domid) {
@@ -385,6 +415,9 @@ impl Watch<'_> {
             Err(error) => {
                 tracing::error!(domain = name, %domid, error = %chain(error.as_ref()), "it stays paused: bascule unpause {domid}");
             }
+        }
+        if let Err(error) = self.post.note_running() {
+            tracing::error!(domain = name, %domid, error = %chain(&error), "its record still says that it is being started anew");
         }
         Next::Runs
     }

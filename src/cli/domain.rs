@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bascule::abandoned::Charge;
 use bascule::admission::{Act, Record};
 use bascule::console::Which;
 use bascule::domcfg::{self, Defaults, Host};
@@ -13,7 +12,7 @@ use bascule::toolstack::{Domain, RunState};
 use bascule::watch::Domains;
 use bascule::xen::domain::{Ended, ShutdownReason};
 use bascule::xen::{Context, DomainConfig};
-use bascule::{host, watch};
+use bascule::{abandoned, host, watch};
 use clap::Args;
 
 use super::ConfigFile;
@@ -96,15 +95,10 @@ pub(super) fn make(
     alone: &mut Record,
     make: impl FnOnce() -> Result<DomId, Error>,
 ) -> Result<DomId, Error> {
-    let Some(uuid) = config.uuid() else { return make() };
-    let charge = Charge::making(uuid);
-    alone.charge(charge.clone())?;
-    let notice = |domid| {
-        if let Err(error) = alone.charge(Charge { domid: Some(domid), ..charge }) {
-            tracing::warn!(%domid, error = %chain(&error), "if this process is killed, a person must look what it has left");
-        }
-    };
-    context.noticing(uuid, notice, make)
+    match config.uuid() {
+        Some(uuid) => context.noticing(uuid, abandoned::making(alone, uuid)?, make),
+        None => make(),
+    }
 }
 
 /// How a domain that has just been made begins.

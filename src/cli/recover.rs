@@ -88,18 +88,17 @@ fn start(args: &Recover, config: &Config) -> Result<u8, Error> {
     let (left, found) = (left(args)?, chosen(args, &config.state.dir));
     let mut worst = DONE;
     for left in &left {
-        worst = worst.max(see_to(args, left)?);
+        worst = worst.max(see_to(args, left, &config.state.dir)?);
     }
     // An id that is of the one is not of the other.
     if args.id.is_some() && !left.is_empty() {
         return Ok(worst);
     }
     let found = found?;
-    if found.is_empty() && left.is_empty() {
-        say(args, "No migration is unfinished on this host.");
-        return Ok(DONE);
-    }
     if found.is_empty() {
+        if left.is_empty() {
+            say(args, "No migration is unfinished on this host.");
+        }
         return Ok(worst);
     }
     let told = args.is_adoption().then(|| args.security.settings());
@@ -142,7 +141,7 @@ fn left(args: &Recover) -> Result<Vec<Left>, Error> {
     }
 }
 
-fn see_to(args: &Recover, left: &Left) -> Result<u8, Error> {
+fn see_to(args: &Recover, left: &Left, state_dir: &Path) -> Result<u8, Error> {
     let context = Context::open()?;
     if !args.adopt {
         print_left(args, left, &examine_left(&context, &left.charge)?);
@@ -150,8 +149,8 @@ fn see_to(args: &Recover, left: &Left) -> Result<u8, Error> {
     if args.dry_run {
         return Ok(DONE);
     }
-    let hands =
-        Hands { context: &context, run_dir: host::RUN_DIR.as_ref(), is_here: &super::saved::refuse_unless_here };
+    let (run_dir, is_here) = (host::RUN_DIR.as_ref(), &super::saved::refuse_unless_here);
+    let hands = Hands { context: &context, run_dir, state_dir, is_here };
     if args.adopt {
         let cancel = stream::Cancel::default();
         super::serve::cancel_on_signal(&cancel)?;
@@ -169,7 +168,12 @@ fn adopt_left(hands: &Hands<'_>, left: &Left, cancel: &stream::Cancel) -> u8 {
     let (mut said, mut pause) = (String::new(), ADOPT_AGAIN);
     loop {
         let why = match settle(hands, left.id) {
-            Ok(Settled::Held | Settled::Done(_)) => return DONE,
+            Ok(Settled::Held) => return DONE,
+            Ok(Settled::Done(abandoned::Examination { seen, complete, deed, .. })) => {
+                let (domain, seen) = (&left.domain, seen.words());
+                tracing::warn!(domain, seen, complete, "its process was killed: {}", deed.words());
+                return DONE;
+            }
             Ok(Settled::Doubt(found)) => doubt(&found),
             Err(error) => chain(error.as_ref()),
         };

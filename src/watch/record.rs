@@ -182,14 +182,22 @@ impl Post {
         self.replace(Watched { restart, ..self.watched.clone() })
     }
 
-    /// The domain has this number now. Under the new one it is watched before the old record goes.
+    /// The domain has this number now, and does not run yet. Under the new one it is watched before the old record goes.
     pub(super) fn move_to(&mut self, domid: DomId) -> Result<(), Error> {
         let old = record_path(&self.dir, self.domid());
-        self.replace(Watched { domid, restart: None, ..self.watched.clone() })?;
+        self.replace(Watched { domid, ..self.watched.clone() })?;
         if old != record_path(&self.dir, domid) {
             remove(&old);
         }
         Ok(())
+    }
+
+    /// It has been started anew, and runs.
+    pub(super) fn note_running(&mut self) -> Result<(), Error> {
+        match self.watched.restart {
+            Some(_) => self.replace(Watched { restart: None, ..self.watched.clone() }),
+            None => Ok(()),
+        }
     }
 
     fn replace(&mut self, watched: Watched) -> Result<(), Error> {
@@ -279,6 +287,8 @@ mod tests {
         assert!(is_watched(dir.path(), FIVE) && Post::take(dir.path(), FIVE).unwrap().is_none());
         post.move_to(DomId(6)).unwrap();
         assert!(is_watched(dir.path(), DomId(6)) && !record_path(dir.path(), FIVE).exists());
+        assert!(post.watched().restart.is_some(), "it is started anew until it runs");
+        post.note_running().unwrap();
         assert_eq!(post.watched(), &Watched { domid: DomId(6), uuid: UUID, boot: this_boot(), restart: None });
     }
 

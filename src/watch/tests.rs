@@ -146,13 +146,14 @@ impl Domains for Pretended {
         Ok(())
     }
 
-    fn make(&self, config: &DomainConfig) -> Result<DomId, Error> {
+    fn make(&self, config: &DomainConfig, notice: &mut (dyn FnMut(DomId) + Send)) -> Result<DomId, Error> {
         self.log(format!("make {}", config.name()));
         (self.while_making)(self.run_dir());
         if self.cannot_make {
             return Err("the peer is Primary".into());
         }
         let domid = DomId(6);
+        notice(domid);
         self.put(domid, config.name(), VM, None);
         Ok(domid)
     }
@@ -380,6 +381,22 @@ fn an_interrupted_restart_is_gone_on_with_by_the_next() {
     let host = interrupted();
     host.treat(|watch| assert_eq!(watch.resume().unwrap(), Next::Runs));
     assert_eq!(host.done(), ["make vm", "run 6"]);
+
+    // One that is still there goes on, when it is known what the killed process has left of it.
+    let host = Pretended::with("vm", None);
+    let config = json!({ "c_info": { "name": "vm", "uuid": VM.to_string() } });
+    Post::take(host.run_dir(), FIVE).unwrap().unwrap().note_restart(&config).unwrap();
+    let left = Record::act(host.run_dir(), Act::Settle, "vm").unwrap();
+    let seen_to = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(left);
+    });
+    let begun = Instant::now();
+    host.treat(|watch| assert_eq!(watch.resume().unwrap(), Next::Runs));
+    assert!(begun.elapsed() >= Duration::from_millis(50), "it was not waited for");
+    seen_to.join().unwrap();
+    assert!(host.done().is_empty());
+    host.treat(|watch| assert_eq!(watch.post.watched().restart, None));
 
     let refused = |change: &dyn Fn(&Pretended) -> Box<dyn std::any::Any>| {
         let host = interrupted();

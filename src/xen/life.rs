@@ -98,8 +98,15 @@ impl Domains for Context {
         Ok(self.destroy(domid)?)
     }
 
-    fn make(&self, config: &DomainConfig) -> std::result::Result<DomId, toolstack::Error> {
-        Ok(self.create(config)?)
+    fn make(
+        &self,
+        config: &DomainConfig,
+        notice: &mut (dyn FnMut(DomId) + Send),
+    ) -> std::result::Result<DomId, toolstack::Error> {
+        Ok(match config.uuid() {
+            Some(uuid) => self.noticing(uuid, notice, || self.create(config))?,
+            None => self.create(config)?,
+        })
     }
 
     fn run(&self, domid: DomId) -> std::result::Result<(), toolstack::Error> {
