@@ -31,9 +31,12 @@ impl Cache {
     pub(crate) fn sent(&mut self, pfn: u64, kind: Kind, page: &Page) {
         let Some(place) = self.place(pfn).and_then(|place| self.places.get_mut(place)) else { return };
         match (kind, place) {
-            (Kind::Same, _) => {}
+            (Kind::Same | Kind::Passing, _) => {}
             (Kind::Zero, place) => drop(place.take_if(|known| known.pfn == pfn)),
-            (_, Some(known)) => (known.pfn, known.page) = (pfn, *page),
+            (_, Some(known)) => {
+                known.pfn = pfn;
+                known.page = *page;
+            }
             (_, place) => *place = Some(Box::new(Known { pfn, page: *page })),
         }
     }

@@ -151,9 +151,7 @@ impl Decoder {
         let came = std::mem::take(&mut self.came);
         self.awaits = match std::mem::replace(&mut self.awaits, Awaits::Nothing) {
             Awaits::Head => self.head(&came)?,
-            Awaits::Header => {
-                Awaits::Frame(Frame::parse(came.first_chunk().ok_or(DecodeError::Length)?)?)
-            }
+            Awaits::Header => Awaits::Frame(Frame::parse(came.first_chunk().ok_or(DecodeError::Length)?)?),
             Awaits::Frame(frame) => self.frame(frame, &came, out)?,
             Awaits::Nothing => Awaits::Nothing,
         };
@@ -245,9 +243,8 @@ impl<'a> Payload<'a> {
         let mut sent = self.sent.iter();
         for (pfn, kind) in numbers.zip(&self.kinds) {
             let sent = kind.is_sent().then(|| sent.next()).flatten();
-            let page = contents(*kind, sent, cache.get(pfn)).ok_or(DecodeError::Unknown { pfn })?;
-            cache.sent(pfn, *kind, &page);
-            out.extend(page);
+            let page = page(*kind, sent, cache.get(pfn), out).ok_or(DecodeError::Unknown { pfn })?;
+            cache.sent(pfn, *kind, page);
         }
         Ok(())
     }
@@ -261,18 +258,17 @@ fn fields(steps: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// A page, from what was sent of it and what is known. `None` if what it takes is not there.
-fn contents(kind: Kind, sent: Option<&Page>, known: Option<&Page>) -> Option<Page> {
+/// Appends a page, from what was sent of it and what is known. `None` if what it takes is not there.
+fn page<'a>(kind: Kind, sent: Option<&Page>, known: Option<&Page>, out: &'a mut Vec<u8>) -> Option<&'a Page> {
     match kind {
-        Kind::Zero => Some([0; PAGE_BYTES]),
-        Kind::Plain => sent.copied(),
-        Kind::Same => known.copied(),
-        Kind::Delta => {
-            let mut page = *sent?;
-            xor(&mut page, known?);
-            Some(page)
-        }
+        Kind::Zero => out.resize(out.len() + PAGE_BYTES, 0),
+        Kind::Same => out.extend_from_slice(known?),
+        Kind::Plain | Kind::Passing | Kind::Delta => out.extend_from_slice(sent?),
     }
+    if kind == Kind::Delta {
+        xor(out.last_chunk_mut()?, known?);
+    }
+    out.last_chunk()
 }
 
 impl fmt::Debug for Decoder {

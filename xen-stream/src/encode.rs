@@ -6,7 +6,9 @@ use crate::cache::Cache;
 use crate::frame::{Contents, Frame, VERBATIM_BYTES_MAX, head};
 use crate::method::{Method, Packed, Packer};
 use crate::page::{Kind, PAGE_BYTES, Page, compare, is_zero, xor};
-use crate::records::{PAGE_DATA, PAGE_DATA_BYTES_MAX, PageData, Part, RECORD_HEADER_BYTES, Reader, Record, StreamError};
+use crate::records::{
+    PAGE_DATA, PAGE_DATA_BYTES_MAX, PageData, Part, RECORD_HEADER_BYTES, Reader, Record, StreamError,
+};
 
 /// Codes one stream. Whatever of it is complete is in what has been given out: nothing waits for the next record.
 ///
@@ -164,11 +166,13 @@ impl Encoder {
 
     /// Puts the page, or its difference, behind the payload if it has to be sent.
     fn page(&mut self, pfn: u64, page: &Page) -> Kind {
-        let known = self.cache.get(pfn);
+        let (known, stored) = (self.cache.get(pfn), self.method == Method::Stored);
         let kind = match known.map(|known| compare(page, known)) {
             _ if is_zero(page) => Kind::Zero,
-            Some(Kind::Delta) if self.method == Method::Stored => Kind::Plain,
-            found => found.unwrap_or(Kind::Plain),
+            Some(Kind::Delta) if stored => Kind::Plain,
+            Some(found) => found,
+            None if stored => Kind::Passing,
+            None => Kind::Plain,
         };
         if kind.is_sent() {
             self.payload.extend(page);
@@ -178,7 +182,7 @@ impl Encoder {
         }
         self.cache.sent(pfn, kind, page);
         let counter = match kind {
-            Kind::Plain => &mut self.tally.plain_pages,
+            Kind::Plain | Kind::Passing => &mut self.tally.plain_pages,
             Kind::Zero => &mut self.tally.zero_pages,
             Kind::Same => &mut self.tally.same_pages,
             Kind::Delta => &mut self.tally.delta_pages,

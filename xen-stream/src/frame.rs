@@ -131,8 +131,14 @@ mod tests {
 
     #[test]
     fn lengths_are_bounded() {
-        let verbatim =
-            |len| Frame { contents: Contents::Verbatim, packed: Packed::Stored, plain_len: len, payload_len: len, coded_len: len, sum: 0 };
+        let verbatim = |len| Frame {
+            contents: Contents::Verbatim,
+            packed: Packed::Stored,
+            plain_len: len,
+            payload_len: len,
+            coded_len: len,
+            sum: 0,
+        };
         assert!(Frame::parse(&verbatim(VERBATIM_BYTES_MAX).emit()).is_ok());
         for wrong in [
             verbatim(0),

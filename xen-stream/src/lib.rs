@@ -38,7 +38,8 @@
 //! # The cache
 //!
 //! Both ends keep, by the same rule, what was last sent of a page: page `pfn` has the place `pfn` modulo the pages of the cache and
-//! displaces what is there; a page of zeros leaves its place empty. Memory is taken as places are filled.
+//! displaces what is there; a page of zeros leaves its place empty; one that is only passing is not kept. Memory is taken as places
+//! are filled.
 
 mod cache;
 pub mod choose;

@@ -5,7 +5,8 @@ use std::fmt;
 /// How they are compressed. One call takes up to 4 MiB, so that what pages have in common is found across them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// Not at all. Zeros and pages that the other end has are elided all the same; there are no deltas, which would be as long as their pages.
+    /// Not at all. Zeros and pages that the other end has are elided all the same; there are no deltas, which would be as long as their pages,
+    /// and what the caches do not have yet they do not get: for a link that is as fast as memory.
     #[default]
     Stored,
     /// LZ4's block format: little is saved, at little cost.
@@ -89,10 +90,13 @@ pub(crate) struct Unpacker {
 impl Unpacker {
     /// What was packed, if it is of that length; the caller has bounded it.
     pub(crate) fn unpack<'a>(&'a mut self, packed: Packed, from: &'a [u8], len: usize) -> Option<&'a [u8]> {
+        if packed == Packed::Stored {
+            return (from.len() == len).then_some(from);
+        }
         self.bytes.resize(self.bytes.len().max(len), 0);
         let bytes = &mut self.bytes[..len];
         let unpacked = match packed {
-            Packed::Stored => return (from.len() == len).then_some(from),
+            Packed::Stored => return None,
             Packed::Lz4 => lz4_flex::block::decompress_into(from, bytes).ok()?,
             Packed::Zstd => {
                 let zstd = match &mut self.zstd {

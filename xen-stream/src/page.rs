@@ -10,7 +10,7 @@ pub type Page = [u8; PAGE_BYTES];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// As it is.
+    /// As it is; the caches keep it.
     Plain = 0,
     /// Zeros: elided.
     Zero = 1,
@@ -18,16 +18,19 @@ pub enum Kind {
     Same = 2,
     /// XOR with what the cache has.
     Delta = 3,
+    /// As it is; the caches are left as they are, which is quicker.
+    Passing = 4,
 }
 
 impl Kind {
     pub(crate) fn of(byte: u8) -> Option<Self> {
-        [Self::Plain, Self::Zero, Self::Same, Self::Delta].into_iter().find(|kind| *kind as u8 == byte)
+        let all = [Self::Plain, Self::Zero, Self::Same, Self::Delta, Self::Passing];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 
     /// Whether something of the page is in the frame.
     pub(crate) fn is_sent(self) -> bool {
-        matches!(self, Self::Plain | Self::Delta)
+        matches!(self, Self::Plain | Self::Delta | Self::Passing)
     }
 }
 
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_delta_gives_the_page_back() {
-        let known: Page = std::array::from_fn(|place| (place % 251) as u8);
+        let known: Page = std::array::from_fn(|place| place.to_le_bytes()[0].wrapping_mul(3));
         let mut page = [3; PAGE_BYTES];
         xor(&mut page, &known);
         xor(&mut page, &known);
@@ -102,9 +105,9 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_number() {
-        for kind in [Kind::Plain, Kind::Zero, Kind::Same, Kind::Delta] {
+        for kind in [Kind::Plain, Kind::Zero, Kind::Same, Kind::Delta, Kind::Passing] {
             assert_eq!(Kind::of(kind as u8), Some(kind));
         }
-        assert_eq!(Kind::of(4), None);
+        assert_eq!(Kind::of(5), None);
     }
 }

@@ -344,12 +344,10 @@ mod tests {
     #[test]
     fn the_pieces_in_which_it_comes_make_no_difference() {
         let whole = read(&stream(), usize::MAX);
-        assert_eq!(whole.0.iter().map(|(kind, body)| (*kind, body.len())).collect::<Vec<_>>(), [
-            (0x10, 0),
-            (PAGE_DATA, 8 + 16 + PAGE_BYTES),
-            (9, 16),
-            (END, 0)
-        ]);
+        assert_eq!(
+            whole.0.iter().map(|(kind, body)| (*kind, body.len())).collect::<Vec<_>>(),
+            [(0x10, 0), (PAGE_DATA, 8 + 16 + PAGE_BYTES), (9, 16), (END, 0)]
+        );
         assert!(whole.1.is_finished());
         for piece in [1, 7, 8, 39, 40, 41, 4096] {
             assert_eq!(read(&stream(), piece).0, whole.0, "{piece}");

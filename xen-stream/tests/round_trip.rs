@@ -40,8 +40,13 @@ impl Contents {
                 page
             }
             Self::Noise(seed) => {
-                let word = |nth: usize| seed.wrapping_add(nth as u32).wrapping_mul(0x9E37_79B1).rotate_left(13);
-                std::array::from_fn(|place| word(place).wrapping_mul(0x85EB_CA6B).to_le_bytes()[3])
+                let mut state = seed | 1;
+                std::array::from_fn(|_| {
+                    state ^= state << 13;
+                    state ^= state >> 17;
+                    state ^= state << 5;
+                    state.to_le_bytes()[0]
+                })
             }
         }
     }
