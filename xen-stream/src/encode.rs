@@ -192,8 +192,9 @@ impl Encoder {
     }
 }
 
+/// Not if the body has to be filled up: what fills it up would be taken for pages.
 fn may_be_pages(record: Record) -> bool {
-    record.kind == PAGE_DATA && record.len as usize <= PAGE_DATA_BYTES_MAX
+    record.kind == PAGE_DATA && record.len as usize <= PAGE_DATA_BYTES_MAX && record.len.is_multiple_of(8)
 }
 
 fn frame(out: &mut Vec<u8>, contents: Contents, plain: &[u8], payload_len: usize, (packed, bytes): (Packed, &[u8])) {

@@ -196,7 +196,9 @@ fn what_is_not_understood_is_verbatim() {
     write_pages(&mut other, &[1], [&[0; PAGE_BYTES]]).expect("short");
     let mut large = HEAD.emit().to_vec();
     write_pages(&mut large, &[1; 1025], [&[0; PAGE_BYTES]; 1025]).expect("short");
-    for mut plain in [other, large] {
+    let mut filled_up = HEAD.emit().to_vec();
+    write(&mut filled_up, PAGE_DATA, &[0]).expect("short");
+    for mut plain in [other, large, filled_up] {
         write(&mut plain, END, b"").expect("short");
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(CACHE_PAGES);
