@@ -9,7 +9,7 @@ mod targets;
 
 use std::path::Path;
 
-use targets::{configuration, domain, drbd_conf, frames, handshake, journal, machines, netlink, session, xend};
+use targets::{configuration, domain, drbd_conf, frames, handshake, journal, machines, netlink, session, stream, xend};
 
 /// The variable that tells the fuzzer its target.
 pub const TARGET_VARIABLE: &str = "BASCULE_FUZZ";
@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "machines", about: "the machines of the handover, by any events and deaths", run: machines::run },
     Target { name: "netlink", about: "messages of DRBD's netlink family", run: netlink::run },
     Target { name: "session", about: "whole sessions of the destination, and what is left of them", run: session::run },
+    Target { name: "stream", about: "the coded migration stream, and what becomes of libxc's", run: stream::run },
     Target { name: "xend", about: "xend's configuration, S-expressions", run: xend::run },
 ];
 

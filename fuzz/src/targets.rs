@@ -9,4 +9,5 @@ pub(crate) mod journal;
 pub(crate) mod machines;
 pub(crate) mod netlink;
 pub(crate) mod session;
+pub(crate) mod stream;
 pub(crate) mod xend;

@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: our programs beside what users have today, in one lab run, with the same clock.
 
 mod blackout;
+mod examples;
 mod figures;
 mod interrupt;
 mod link;
@@ -8,6 +9,7 @@ mod migrate;
 mod roles;
 mod stock;
 mod stopwatch;
+mod stream;
 mod table;
 mod ways;
 
@@ -33,9 +35,10 @@ pub(crate) struct Arguments {
 enum Action {
     Migrate(migrate::Arguments),
     Roles(roles::Arguments),
+    Stream(stream::Arguments),
 }
 
-/// What both measurements can be told.
+/// What the measurements in the lab can be told.
 #[derive(Debug, Args)]
 struct Common {
     /// Write the figures, each single one included, to this file
@@ -51,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.action {
         Action::Migrate(arguments) => migrate::run(arguments),
         Action::Roles(arguments) => roles::run(arguments),
+        Action::Stream(arguments) => stream::run(arguments),
     }
 }
 

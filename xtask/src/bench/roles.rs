@@ -2,21 +2,18 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use bascule_lab::layout::workspace;
+use anyhow::Context;
 use bascule_lab::node::quoted;
 use bascule_lab::{Lab, Node};
 use clap::Args;
 use comfy_table::CellAlignment;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::figures::Summary;
 use super::table::{table, with_ends};
-use super::{Common, in_the_lab, publish};
+use super::{Common, examples, in_the_lab, publish};
 use crate::say::say;
 
 /// Promote and demote a resource by drbd-nl and by drbdadm, and compare
@@ -53,7 +50,7 @@ struct Pairs {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let programs = build()?;
+    let programs = examples::build("drbd-nl", &[ROLE.0, ROLE_PAIRS.0])?;
     let pairs = in_the_lab(&arguments.common, |lab| measure(lab, &programs, arguments.runs))?;
     publish(&arguments.common, &pairs.text()?, &pairs)
 }
@@ -129,27 +126,6 @@ impl Pairs {
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         Ok(format!("{table}\n\nMedians; in brackets the smallest and the largest."))
     }
-}
-
-/// Builds the programs as they are released and returns where each is.
-fn build() -> anyhow::Result<HashMap<String, PathBuf>> {
-    say("building drbd-nl's examples");
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(workspace())
-        .args(["build", "--release", "--quiet", "--package", "drbd-nl", "--example", ROLE.0, "--example", ROLE_PAIRS.0])
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo cannot be started")?;
-    ensure!(output.status.success(), "drbd-nl's examples do not build");
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(executable).collect())
-}
-
-/// Name and path of the program that a message of cargo's announces (cargo's reference, "External tools").
-fn executable(message: &str) -> Option<(String, PathBuf)> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    let path = message.get("executable")?.as_str()?;
-    Some((message.pointer("/target/name")?.as_str()?.to_owned(), PathBuf::from(path)))
 }
 
 #[cfg(test)]
