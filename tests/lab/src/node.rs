@@ -234,30 +234,30 @@ impl Node {
     /// # Errors
     /// The lab is down, or the node does not come up within [`BOOT_LIMIT`].
     pub fn power_on(&self) -> anyhow::Result<()> {
-        self.power_on_without(&[])
+        self.power_on_with(&[])
     }
 
-    /// The same, but until it is switched off its processor lacks these features, by QEMU's names.
+    /// The same, but until it is switched off its processor is another one: QEMU's words, such as `-aes` or `level=7`.
     ///
     /// # Errors
     /// As [`power_on`](Self::power_on).
-    pub fn power_on_without(&self, features: &[&str]) -> anyhow::Result<()> {
+    pub fn power_on_with(&self, processor: &[&str]) -> anyhow::Result<()> {
         if self.is_on() {
             return Ok(());
         }
         let state = State::load(&self.layout)?.context("The lab is down: `cargo xtask lab up`")?;
-        self.start(&state, false, features)?.wait()?;
+        self.start(&state, false, processor)?.wait()?;
         push::install_again(self, &self.layout.programs())
     }
 
     /// Starts QEMU; the node comes up while the caller does something else.
-    pub(crate) fn start(&self, state: &State, fresh: bool, lacking: &[&str]) -> anyhow::Result<Booting<'_>> {
+    pub(crate) fn start(&self, state: &State, fresh: bool, processor: &[&str]) -> anyhow::Result<Booting<'_>> {
         if fresh {
             qemu::clear_console(&self.layout, self.nr)?;
         }
         let printed_before = fs::metadata(self.console()).map_or(0, |console| console.len());
         let ssh_port = state.ssh_ports[usize::from(self.nr - 1)];
-        qemu::start(&self.layout, Start { node: self.nr, ssh_port, disk_cache: state.disk_cache, fresh, lacking })?;
+        qemu::start(&self.layout, Start { node: self.nr, ssh_port, disk_cache: state.disk_cache, fresh, processor })?;
         Ok(Booting { node: self, printed_before, deadline: Instant::now() + BOOT_LIMIT })
     }
 

@@ -55,8 +55,8 @@ pub(crate) struct Start<'a> {
     pub(crate) disk_cache: DiskCache,
     /// DRBD's meta data have not been made yet.
     pub(crate) fresh: bool,
-    /// What its processor lacks that those of the lab have, by QEMU's names.
-    pub(crate) lacking: &'a [&'a str],
+    /// How its processor differs from those of the lab, in QEMU's words.
+    pub(crate) processor: &'a [&'a str],
 }
 
 /// Starts a node in a session of its own, so that it outlives the caller and his terminal; `keeper` ends it where it should not.
@@ -96,7 +96,7 @@ fn arguments(layout: &Layout, start: Start<'_>) -> Vec<String> {
     words.add("-name", format!("lab-node{node}"));
     words.add("-machine", "q35");
     words.add("-accel", "tcg");
-    words.add("-cpu", start.lacking.iter().fold(CPU.to_owned(), |cpu, feature| format!("{cpu},-{feature}")));
+    words.add("-cpu", start.processor.iter().fold(CPU.to_owned(), |cpu, word| format!("{cpu},{word}")));
     words.add("-smp", "1");
     words.add("-m", MEMORY_MIB.to_string());
     words.0.extend(["-nodefaults", "-no-reboot"].map(str::to_owned));
