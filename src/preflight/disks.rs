@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Code, volumes};
+use crate::backing::Kind;
 use crate::host::Host;
 use crate::ids::{DomId, VolumeId};
 use crate::plan::{DiskFacts, HOTPLUG_PROGRAM};
@@ -78,6 +79,10 @@ impl Placed {
         let Some(backing) = host.toolstack.backing(Path::new(target))? else {
             return Ok(Some(missing(host, vdev, target)));
         };
+        // The kernel serves a file from a loop device, which writes it through the page cache.
+        if usage == DiskUse::Shared && backing.kind == Kind::File {
+            return Ok(Some(Refusal::Cached.finding(host, disk)));
+        }
         self.local.push(OfferedDisk { vdev: vdev.clone(), path: target.clone(), usage, backing });
         Ok(None)
     }
@@ -142,7 +147,7 @@ impl Refusal {
             }
             Refusal::Cached => {
                 let found = format!(
-                    "Disk {vdev} ({target}) is not served by the kernel: what was written may be in this host's page cache only"
+                    "Disk {vdev} ({target}) is not served by the kernel from a block device: what was written may be in this host's page cache only"
                 );
                 let remedy = "Only a block device that the kernel serves (phy:) can be shared; put it on one, or on a DRBD volume";
                 host.error(Code::SharedDiskCached, found, remedy)
