@@ -33,7 +33,8 @@ pub(crate) struct Arguments {
     /// Nothing but N migrations to and fro under load, about half of them with a random fault.
     #[arg(long, value_name = "N", conflicts_with = "filters")]
     soak: Option<u32>,
-    /// Begin nothing new after so many minutes; what was not begun is said, and is counted as skipped.
+    /// Begin nothing new after so many minutes; what was not begun is said, and is counted as skipped. The tests in the lab
+    /// begin with another one each time.
     #[arg(long, value_name = "MINUTES")]
     within: Option<u64>,
     /// Replays the random faults of a run that printed this.
