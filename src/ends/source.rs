@@ -128,16 +128,19 @@ impl<'a> SourceEnd<'a> {
         let head = &self.journal.story().head;
         let id = head.id;
         let said = ask::stage_or_reason(self.host, &head.peer, id);
-        let witness = match self.leaving().witness() {
-            Ok(witness) => witness,
-            Err(error) => {
-                tracing::warn!(error = %chain(error.as_ref()), "DRBD was not heard as a witness");
-                Witness { connected: false, peer_primary: false, written: true }
-            }
-        };
-        if said.is_err() && !peer_lives(&self.leaving()) && Order::PeerIsDead.is_given(self.host.state_dir, id) {
+        let heard = self.leaving().witness();
+        if let Ok(witness) = heard
+            && said.is_err()
+            && !peer_lives(&self.leaving())
+            && Order::PeerIsDead.is_given(self.host.state_dir, id)
+        {
             return Next::Event(SourceEvent::PeerDead { witness });
         }
+        let witness = heard.unwrap_or_else(|error| {
+            tracing::warn!(error = %chain(error.as_ref()), "DRBD was not heard as a witness");
+            // Neither a disk to resume on nor one to give the copy up for.
+            Witness { connected: false, peer_primary: false, written: true }
+        });
         tracing::info!(?said, ?witness, "asked");
         self.peer_aborted = matches!(said, Ok(Some(Stage::Aborted | Stage::Done(Done::RolledBack | Done::Failed))));
         Next::Event(SourceEvent::Asked { answer: stages::answer(said, stages::of_destination), witness })
@@ -174,24 +177,31 @@ impl<'a> SourceEnd<'a> {
     }
 
     fn retire(&mut self) -> SourceEvent {
-        self.let_go(true)
-    }
-
-    /// A peer that is dead, as the operator says, connects with nobody: its return is not waited for.
-    fn bury(&mut self, why: String) -> SourceEvent {
-        self.reason = why;
-        self.let_go(!Order::PeerIsDead.is_given(self.host.state_dir, self.journal.story().head.id))
-    }
-
-    fn let_go(&mut self, reconnect: bool) -> SourceEvent {
         let deadline = Instant::now() + self.timeouts.volumes;
-        let settle = || match reconnect {
-            true => self.settle(Data::Yield),
-            false => self.leaving().forbid_two_primaries(Instant::now() + self.timeouts.volumes),
-        };
-        match self.leaving().let_go(deadline).and_then(|()| settle()) {
+        match self.leaving().let_go(deadline).and_then(|()| self.settle(Data::Yield)) {
             Ok(()) => SourceEvent::Retired,
             Err(error) => SourceEvent::Stuck(chain(error.as_ref())),
+        }
+    }
+
+    /// Two Primaries are forbidden first: whoever adopts a journal that says RETURNED and finds no copy has nothing left to do (I5).
+    fn bury(&mut self, why: String) -> SourceEvent {
+        self.reason = why;
+        match self.try_bury() {
+            Ok(()) => SourceEvent::Retired,
+            Err(error) => SourceEvent::Stuck(chain(error.as_ref())),
+        }
+    }
+
+    fn try_bury(&self) -> Result<(), Error> {
+        let head = &self.journal.story().head;
+        let deadline = Instant::now() + self.timeouts.volumes;
+        self.leaving().forbid_two_primaries(deadline)?;
+        self.leaving().let_go(deadline)?;
+        // A peer that is dead, as the operator says, connects with nobody.
+        match Order::PeerIsDead.is_given(self.host.state_dir, head.id) {
+            true => Ok(()),
+            false => settle::reconnect(self.host, head, Data::Yield),
         }
     }
 

@@ -222,7 +222,8 @@ fn hear(why: String, answer: Answer<DestinationStage>, witness: Witness) -> (Sou
         Answer::Stage(Stage::Aborted | Stage::Done(Ending::Returned)) => give_back(why),
         Answer::Stage(Stage::Open | Stage::Ready | Stage::Held | Stage::Owned) => ask(why),
         Answer::Stage(Stage::Done(Ending::Lost)) | Answer::Unreachable if witness.untouched() => give_back(why),
-        Answer::Stage(Stage::Done(Ending::Lost)) if witness.written => bury(),
+        // Only what is connected tells of now.
+        Answer::Stage(Stage::Done(Ending::Lost)) if witness.connected && witness.written => bury(),
         Answer::Stage(Stage::Done(Ending::Lost)) => doubt(why, LOST_THERE),
         Answer::Unreachable => ask(why),
         Answer::Unknown => doubt(why, UNKNOWN_THERE),

@@ -93,6 +93,7 @@ mod source {
             (Answer::Stage(Stage::Done(Ending::Returned)), BLIND, back.clone()),
             (lost, QUIET, back.clone()),
             (lost, WRITTEN, cold),
+            (lost, Witness { connected: false, ..WRITTEN }, A::Doubt(LOST_THERE.into())),
             (lost, BLIND, A::Doubt(LOST_THERE.into())),
             (Answer::Unreachable, QUIET, back),
             (Answer::Unreachable, HELD, again.clone()),
