@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::{Code, volumes};
-use crate::backing::Kind;
 use crate::host::Host;
 use crate::ids::{DomId, VolumeId};
 use crate::plan::{DiskFacts, HOTPLUG_PROGRAM};
@@ -79,10 +78,6 @@ impl Placed {
         let Some(backing) = host.toolstack.backing(Path::new(target))? else {
             return Ok(Some(missing(host, vdev, target)));
         };
-        // The kernel serves a file from a loop device, which writes it through the page cache.
-        if usage == DiskUse::Shared && backing.kind == Kind::File {
-            return Ok(Some(Refusal::Cached.finding(host, disk)));
-        }
         self.local.push(OfferedDisk { vdev: vdev.clone(), path: target.clone(), usage, backing });
         Ok(None)
     }

@@ -243,7 +243,8 @@ impl Toolstack for Context {
 
     fn disks_of_the_kernel(&self, domid: DomId) -> std::result::Result<Vec<String>, toolstack::Error> {
         let backends = vbd::backends(&Xenstore::open()?, domid)?;
-        Ok(backends.into_iter().map(|backend| backend.vdev).collect())
+        let is_direct = |backend: &vbd::BlockBackend| backend.device.is_some_and(|device| !device.is_loop());
+        Ok(backends.into_iter().filter(is_direct).map(|backend| backend.vdev).collect())
     }
 
     fn cannot_suspend(&self, domid: DomId) -> std::result::Result<bool, toolstack::Error> {

@@ -17,10 +17,10 @@ pub(crate) fn configure(pair: &Pair, nr: u8, guests: &str) -> anyhow::Result<()>
     pair.configure_whole(nr, &whole, "configuration taken over")
 }
 
-/// Files of a MiB under two loop devices.
-const LOOPS: &str =
-    "for n in 6 7; do truncate -s 1M /run/loop$n.img && busybox losetup /dev/loop$n /run/loop$n.img || exit; done";
-const NO_LOOPS: &str = "for n in 6 7; do busybox losetup -d /dev/loop$n; done 2>/dev/null; true";
+/// A MiB each: a device of the kernel's own, which can be shared, and a file under a loop device, which is only read.
+const RAM_DISK: &str = "modprobe brd rd_nr=1 rd_size=1024";
+const LOOP: &str = "truncate -s 1M /run/loop6.img && busybox losetup /dev/loop6 /run/loop6.img";
+const NO_DISKS: &str = "{ busybox losetup -d /dev/loop6; modprobe -r brd; } 2>/dev/null; true";
 
 /// The process of a node's daemon.
 const DAEMON: &str = "$(</run/lab-daemon)";
@@ -33,25 +33,25 @@ fn each_obstacle_has_its_code_and_says_what_to_type() {
         for nr in [1, 2] {
             pair.node(nr).run(&format!("pkill -x sleep; kill -CONT {DAEMON}"))?;
             pair.node(nr).run_for("bascule destroy vm0", VERIFY_LIMIT)?;
-            pair.node(nr).ok(NO_LOOPS)?;
+            pair.node(nr).ok(NO_DISKS)?;
         }
         done
     });
 }
 
 pub(crate) const NOT_REPLICATED: &[Awaited] = &[
-    (Code::DiskNotReplicated, 1, &["xvdc", "/dev/loop7", "--shared-disk xvdc"]),
+    (Code::DiskNotReplicated, 1, &["xvdc", "/dev/ram0", "--shared-disk xvdc"]),
     (Code::DiskNotAllowed, 2, &["xvdb", "[guests]", "read-only-disks = [", "/dev/loop6"]),
 ];
 pub(crate) const NOT_THERE: &[Awaited] = &[
     (Code::SharedDiskUnknown, 1, &["xvdz", "xvda", "xvdb", "xvdc"]),
     (Code::BridgeUnknown, 1, &["eth9", "xenbr0"]),
     (Code::BridgeMissing, 2, &["nowhere", "ip link add nowhere type bridge", "--map-bridge nowhere=NEW"]),
-    (Code::DiskNotAllowed, 2, &["xvdc", "shared-disks = [", "/dev/loop7"]),
+    (Code::DiskNotAllowed, 2, &["xvdc", "shared-disks = [", "/dev/ram0"]),
 ];
 pub(crate) const ANOTHER_DISK: &[Awaited] = &[(Code::DiskDiffers, 2, &["/dev/loop6", "0 bytes", "Make both the same"])];
 pub(crate) const HELD_DISK: &[Awaited] = &[
-    (Code::HeldOpen, 2, &["/dev/loop7", "process", "(sleep)", "End that user first"]),
+    (Code::HeldOpen, 2, &["/dev/ram0", "process", "(sleep)", "End that user first"]),
     (Code::DiskNotCompared, 2, &["xvdb", "sha256sum /dev/loop6"]),
 ];
 pub(crate) const PAUSED: &[Awaited] = &[
@@ -75,9 +75,10 @@ pub(crate) const UNFINISHED: &[Awaited] = &[(Code::MigrationOpen, 1, &["vm0", "r
 
 fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     let since = lan::monotonic_now();
-    pair.node(1).ok(LOOPS)?;
+    pair.lab().nodes().iter().try_for_each(|node| node.ok(RAM_DISK).map(drop))?;
+    pair.node(1).ok(LOOP)?;
     let disks =
-        "sed 's#^disk = \\[#& \"phy:/dev/loop6,xvdb,r\", \"phy:/dev/loop7,xvdc,w\",#' /etc/xen/vm0.cfg >/run/vm0.cfg";
+        "sed 's#^disk = \\[#& \"phy:/dev/loop6,xvdb,r\", \"phy:/dev/ram0,xvdc,w\",#' /etc/xen/vm0.cfg >/run/vm0.cfg";
     pair.node(1).ok_for(&format!("{disks} && bascule create /run/vm0.cfg"), VERIFY_LIMIT)?;
     pair.heard(VM0, 1)?;
 
@@ -86,9 +87,9 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
     let shared = "--shared-disk xvdc";
     Found::by(pair, &format!("{shared} --shared-disk xvdz --map-bridge eth9=x --map-bridge xenbr0=nowhere"))?
         .all(NOT_THERE)?;
-    configure(pair, 2, "shared-disks = ['/dev/loop7']\nread-only-disks = ['/dev/loop*']")?;
+    configure(pair, 2, "shared-disks = ['/dev/ram0']\nread-only-disks = ['/dev/loop*']")?;
     Found::by(pair, shared)?.all(ANOTHER_DISK)?;
-    pair.node(2).ok(&format!("{LOOPS}; setsid sleep 1000 </dev/loop7 >/dev/null 2>&1 &"))?;
+    pair.node(2).ok(&format!("{LOOP} && setsid sleep 1000 </dev/ram0 >/dev/null 2>&1 &"))?;
     Found::by(pair, shared)?.all(HELD_DISK)?;
     pair.node(2).ok("pkill -x sleep")?;
     let clear = Found::by(pair, shared)?;

@@ -46,7 +46,7 @@ const PACKAGES: [&str; 28] = [
 
 /// Modules that a node can load. `handshake` and `tls` are there for kTLS and for DRBD 9. ChaCha20 and Poly1305 are the plain ones: what emulates a
 /// processor does its vector instructions one by one, and what they encrypt is many times slower.
-const MODULES: [&str; 43] = [
+const MODULES: [&str; 44] = [
     "xen_evtchn",
     "xen_gntdev",
     "xen_gntalloc",
@@ -60,6 +60,7 @@ const MODULES: [&str; 43] = [
     "ext4",
     "overlay",
     "loop",
+    "brd",
     "bridge",
     "tun",
     "veth",
