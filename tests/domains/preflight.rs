@@ -89,7 +89,8 @@ fn obstacles(pair: &Pair) -> anyhow::Result<()> {
         .all(NOT_THERE)?;
     configure(pair, 2, "shared-disks = ['/dev/ram0']\nread-only-disks = ['/dev/loop*']")?;
     Found::by(pair, shared)?.all(ANOTHER_DISK)?;
-    pair.node(2).ok(&format!("{LOOP} && setsid sleep 1000 </dev/ram0 >/dev/null 2>&1 &"))?;
+    pair.node(2).ok(LOOP)?;
+    pair.node(2).ok("setsid sleep 1000 </dev/ram0 >/dev/null 2>&1 &")?;
     Found::by(pair, shared)?.all(HELD_DISK)?;
     pair.node(2).ok("pkill -x sleep")?;
     let clear = Found::by(pair, shared)?;
