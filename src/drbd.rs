@@ -243,10 +243,12 @@ impl Drbd {
         let status = netlink
             .resource(resource)?
             .ok_or_else(|| format!("Resource {resource} is not configured in the kernel"))?;
-        let connection = status.connections.first().ok_or_else(|| format!("Resource {resource} has no connection"))?;
-        match connection.net.two_primaries == Some(allow) {
-            true => Ok(()),
-            false => Ok(netlink.set_two_primaries(resource, connection, allow)?),
+        match status.connections.first() {
+            Some(connection) if connection.net.two_primaries == Some(allow) => Ok(()),
+            Some(connection) => Ok(netlink.set_two_primaries(resource, connection, allow)?),
+            // DRBD 8.4 forgets the settings of a connection that is StandAlone, and with them what was allowed.
+            None if !allow => Ok(()),
+            None => Err(format!("Resource {resource} has no connection").into()),
         }
     }
 }

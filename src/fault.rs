@@ -78,7 +78,9 @@ steps! {
     "d-go" => DestinationGo,
     /// Destination: OWNED is journaled; the copy is paused.
     "d-journaled-owned" => DestinationJournaledOwned,
-    /// Destination: the domain runs; nobody has been told.
+    /// Destination: the domain runs; STARTED is not journaled.
+    "d-running" => DestinationRunning,
+    /// Destination: STARTED is journaled; nobody has been told.
     "d-started" => DestinationStarted,
     /// Destination: STARTED is sent.
     "d-sent-started" => DestinationSentStarted,

@@ -19,11 +19,12 @@ use bascule_lab::pair::Pair;
 use cell::{Cell, Row};
 
 /// Cells that are always taken: the moments in which other tools lose a domain.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 11] = [
     "single s-released source-killed",
     "single s-journaled-go source-killed",
     "single d-sent-ready worker-killed",
     "single d-journaled-owned worker-killed",
+    "single d-running destination-off",
     "single s-sent-go relocation-cut",
     "dual d-sent-ready both-cut-and-restored",
     "single d-go source-off",

@@ -8,6 +8,7 @@ use super::leaving::volume_state;
 use super::settle::{self, Data};
 use super::stages;
 use super::{Next, Over, Patience};
+use crate::fault::Step;
 use crate::handover::{Destination, DestinationAction, DestinationEvent, DestinationStage, Ending};
 use crate::host::Host;
 use crate::ids::DomId;
@@ -167,6 +168,10 @@ impl<'a> DestinationEnd<'a> {
         match self.arriving().start() {
             Start::Running(domid) => {
                 self.running = Some(domid);
+                // What runs is not stopped for a fault.
+                if let Err(error) = self.host.reach(Step::DestinationRunning) {
+                    tracing::warn!(error = %chain(error.as_ref()), "the domain runs");
+                }
                 DestinationEvent::Running
             }
             Start::NotStarted(error) => {
@@ -204,12 +209,17 @@ impl<'a> DestinationEnd<'a> {
         self.journal.story().allowed().map(str::to_owned).collect()
     }
 
-    /// A copy that is gone has been told of already, so that the source need not wait; the connection is put in order
-    /// before the end is journaled.
+    /// An abort has been told of already, so that the source need not wait; the connection is put in order before the end is journaled. The
+    /// loss of a copy is told by this very record, and the connection may need what the source does when it knows.
     fn close(&mut self, ending: Ending) -> Over {
-        if ending != Ending::Moved
-            && let Err(error) = self.settle(Data::Yield)
-        {
+        let settled = match ending {
+            Ending::Moved => Ok(()),
+            Ending::Returned => self.settle(Data::Yield),
+            Ending::Lost => {
+                self.arriving().forbid_two_primaries(&self.allowed(), Instant::now() + self.timeouts.volumes)
+            }
+        };
+        if let Err(error) = settled {
             return Over::Left(chain(error.as_ref()));
         }
         let (outcome, id) = (stages::done(ending), self.journal.story().head.id);

@@ -128,7 +128,15 @@ impl<'a> SourceEnd<'a> {
         let head = &self.journal.story().head;
         let id = head.id;
         let said = ask::stage_or_reason(self.host, &head.peer, id);
-        let heard = self.leaving().witness();
+        let mut heard = self.leaving().witness();
+        if matches!(said, Ok(Some(Stage::Done(Done::Lost)))) && heard.as_ref().is_ok_and(|witness| !witness.connected) {
+            // The destination's host has been started anew, and its DRBD does not allow two Primaries as this one does: the two part until this
+            // end connects as before. Nothing is given up for that.
+            if let Err(error) = settle::reconnect(self.host, &self.journal.story().head, Data::Keep) {
+                tracing::warn!(error = %chain(error.as_ref()), "not connected");
+            }
+            heard = self.leaving().witness();
+        }
         if let Ok(witness) = heard
             && said.is_err()
             && !peer_lives(&self.leaving())
